@@ -19,7 +19,7 @@ COPY dashboard dashboard
 COPY lab lab
 COPY cli cli
 RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
- && /opt/venv/bin/python -m pip install --quiet --no-cache-dir --no-compile "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \
+ && /opt/venv/bin/python -m pip install --quiet --no-cache-dir --no-compile "$(echo /tmp/wheel/*.whl)[metrics,dashboard,tls]" \
  && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
  && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
 # Last, so that it invalidates no cached layer: the label identifies the image of this stage, to remove it later.

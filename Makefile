@@ -72,8 +72,8 @@ deep-test: .venv-deep/ready  ## Test the control experiments with JAX, which it 
 ray-test: .venv-ray/ready  ## Kill a node of a real Ray cluster of three nodes on this machine; installs Ray in an environment of its own
 	@.venv-ray/bin/python -m pytest -q tests/ray_cluster
 
-faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers (25 minutes)
-	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
+faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers, SECURE=1 (25 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS)) $(if $(SECURE),--secure)
 
 simulate: $(VENV)/ready  ## Play runs with faults under a virtual clock: SEED=n, SEEDS=1000 (a minute)
 	@cd tests && ../$(BIN)/python -m simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))

@@ -22,9 +22,15 @@ from cospan.core.learning.posterior import PosteriorState
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import orthonormalise
 from cospan.core.method import Method
+from cospan.core.secure_sums.announcement import announcement_digest, specification_digest
+from cospan.core.secure_sums.fixed_point import added, decode, encode, sum_problem
+from cospan.core.secure_sums.layout import layout_of
+from cospan.core.secure_sums.membership import Member, Membership
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec.messages import decode_agent_message, encode_agent_message
-from cospan.wire.messages import GradientUpload
+from cospan.wire.messages import GradientUpload, MaskedVector
+from cospan.wire.secure_sums.keys import KeyPair
+from cospan.wire.secure_sums.masker import Masker
 
 D, R = 9, 2
 INNER = slice(1, D - 1)
@@ -99,6 +105,46 @@ def logged(
         basis, rows, covariance = own.basis if choice is None else choice, own.step_memory, own.head_covariance
     secrets = np.array(walk.states), np.array(walk.rewards), np.array(gains), agent.state.statistics
     return Log(bases, uploads, exact, *secrets, covariances, posteriors)
+
+
+def logged_of_secure_sums(method: Method, rounds: int, agents: int = 3) -> Log:
+    """The log of the first agent's uploads in a run with secure sums of some agents, each walking by itself.
+
+    The operator reads an upload as what it would be without masks. It knows the bases, which follow from the sums.
+    """
+    spec = specification(method, feature_dim=D, rank=R, agents=agents, rounds=0, secure_sums=True, min_cohort=3)
+    walks = [Walk() for _ in range(agents)]
+    learners = [
+        SiteLearner(Site(walk, States(D), lambda _o, _r: 0), spec, name=f"site-{k}", index=k, with_baseline=False)
+        for k, walk in enumerate(walks)
+    ]
+    keys = [KeyPair(bytes([k + 1]) * 32) for k in range(agents)]
+    members = [Member(key.public_key, (f"site-{k}",)) for k, key in enumerate(keys)]
+    maskers = [Masker(key, Membership.of("run-1", members)) for key in keys]
+    basis, rows, covariance = spec.initial_basis(), None, initial_head_covariance(method, R)
+    bases, uploads, gains, covariances = [], [], [], []
+    for number in range(rounds):
+        gains.append(learners[0].state.gain_estimate)
+        layout, vectors = layout_of(spec, number), []
+        announcement = announcement_digest(specification_digest(spec), number, basis, covariance)
+        for masker, learner in zip(maskers, learners, strict=True):
+            words = encode(learner.learn(number, basis, covariance).plain, layout).words
+            vector = MaskedVector(masker.mask(number, announcement, words), masker.epoch_id, 1.0)
+            request = encode_agent_message(GradientUpload(number, vector)).SerializeToString()
+            upload = decode_agent_message(pb.CollaborateRequest.FromString(request), spec)
+            assert isinstance(upload, GradientUpload)
+            assert isinstance(upload.contribution, MaskedVector)
+            vectors.append(upload.contribution.words)
+        bases.append(basis)
+        covariances.append(covariance)
+        uploads.append(GradientUpload(number, decode(vectors[0], layout)))
+        summed = added(vectors)
+        assert not sum_problem(summed, layout, agents)
+        own = next_basis(basis, [decode(summed, layout)], method, number, rows, head_covariance=covariance)
+        basis, rows, covariance = own.basis, own.step_memory, own.head_covariance
+    state = learners[0].state
+    secrets = np.array(walks[0].states), np.array(walks[0].rewards), np.array(gains), state.statistics
+    return Log(bases, uploads, [], *secrets, covariances, [state.posterior])
 
 
 def turned_by(degrees: float, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:

@@ -22,6 +22,7 @@ from curious import (
     held,
     jumps,
     logged,
+    logged_of_secure_sums,
     rewards_of,
     seen,
     sums_of_rewards,
@@ -320,6 +321,38 @@ def test_before_and_now() -> None:
 def test_a_curvature_and_a_gradient_give_the_whole_value_function() -> None:
     assert own_solution() < 1e-5
     assert foretold() < 1e-5
+
+
+def test_with_secure_sums_the_same_attacks_find_no_more_than_a_guess() -> None:
+    """States, sums of rewards, counts and values of one agent among three; the table has what they find without."""
+    log = logged_of_secure_sums(paper(20), 100)
+    found, true = support(log), log.states[::20][:100] - 1
+    assert np.mean((found == true)[true >= 0]) < 0.25, "a guess is right in a ninth of the rounds"
+    with np.errstate(invalid="ignore"):
+        sums = sums_of_rewards(log, paper(20))
+    rewards = {t: log.rewards[20 * t : 20 * t + 20].sum() - 20 * log.gains[t] for t in sums}
+    close = [abs(abs(sums[t]) - abs(rewards[t])) < 0.1 for t in sums]
+    assert np.mean(close) < 0.25
+
+    log = logged_of_secure_sums(compact(5), 60)
+    rounds = [set((log.states[5 * t : 5 * t + 5] - 1).tolist()) - {-1} for t in range(60)]
+    assert np.mean([a == b for a, b in zip(seen(log), rounds, strict=True)]) < 0.05
+
+    log = logged_of_secure_sums(full_history(20), 60)
+    rows = log.states[: 60 * 20].reshape(60, 20)
+    counted = np.array([np.bincount(row, minlength=D + 1)[1:] for row in rows])[:, INNER]
+    assert np.mean(np.abs(counts_of(held(log), 20) - counted).max(axis=1) < 0.5) < 0.05
+
+    log = logged_of_secure_sums(practical(20), 30)
+    sums_so_far, posterior = log.sums, log.posteriors[-1]
+    assert sums_so_far is not None
+    assert posterior is not None
+    centred = sums_so_far.system - np.outer(sums_so_far.traces / sums_so_far.steps, posterior.changes)
+    solution = np.linalg.solve(centred, sums_so_far.centred_rewards)
+    errors = [
+        angle(np.linalg.solve(*curvature_and_score(log, number)), solution) for number in (15, 18, 21, 25, 29)
+    ]
+    assert min(errors) > 0.3, "a random direction of nine dimensions is closer in one of a hundred cases"
 
 
 def test_one_step_a_round_is_what_an_agent_refuses_by_default() -> None:

@@ -48,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=8, help="of that run")
     parser.add_argument("--faults", type=int, default=500, help="of all kinds, over runs with a quorum")
     parser.add_argument("--faults-per-run", type=int, default=50)
+    parser.add_argument("--secure", action="store_true", help="these runs have secure sums, and no quorum")
     parser.add_argument("--connections", type=int, default=10_000, help="that hostile peers open at once")
     parser.add_argument("--only-run", type=int, help="of these, the one with this number")
     return parser.parse_args()
@@ -66,10 +67,13 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     numbers = range(runs) if chosen.only_run is None else [chosen.only_run]
     done: Counter[Kind] = Counter()
     problems = []
-    print(f"mixed: {runs} runs with a quorum, {chosen.faults_per_run} faults in each", flush=True)
+    what = "secure sums" if chosen.secure else "a quorum"
+    print(f"mixed: {runs} runs with {what}, {chosen.faults_per_run} faults in each", flush=True)
     for number in numbers:
         report = asyncio.run(
-            mixed.run_mixed(folder / f"mixed-{number}", seed, number, faults=chosen.faults_per_run)
+            mixed.run_mixed(
+                folder / f"mixed-{number}", seed, number, faults=chosen.faults_per_run, secure=chosen.secure
+            )
         )
         print(f"  run {number}:{report.line()[1:]}", flush=True)
         problems += [f"run {number}: {problem}" for problem in report.problems]

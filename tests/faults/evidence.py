@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cospan.core.aggregation.basis_update import Contribution, initial_head_covariance, next_basis
+from cospan.core.aggregation.basis_update import BasisMove, Contribution, initial_head_covariance
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.machine.events import BasisComputed, ComputeBasis
+from cospan.server.runtime.basis_arithmetic import computed_basis
 from cospan.server.storage.reader import StoredState, read_basis, read_state
 from cospan.wire.codec.messages import decode_agent_message
 from cospan.wire.limits import rounds_ahead
-from cospan.wire.messages import GradientUpload
+from cospan.wire.messages import GradientUpload, MaskedVector
 
 _MOST_COMBINATIONS = 4096
 
@@ -73,6 +75,8 @@ class Evidence:
     """Incarnation → the highest durable round that it has named."""
     sent: dict[tuple[str, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
     """Agent and round → the gradients that it has sent for it."""
+    masked: dict[tuple[str, int, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    """Agent, process and round → the masked vectors that the process has sent for it."""
 
     def hear(self, agent: str, document: dict[str, Any]) -> None:
         """Takes one line of a witness in."""
@@ -80,6 +84,8 @@ class Evidence:
             message = base64.b64decode(document["message"])
             number = pb.CollaborateRequest.FromString(message).gradient.round
             self.sent[agent, number].add(message)
+            if pb.CollaborateRequest.FromString(message).gradient.HasField("masked"):
+                self.masked[agent, document["process"], number].add(message)
         elif document["kind"] == "told":
             number, incarnation = document["round"], document["incarnation"]
             self.told[number][base64.b64decode(document["basis"])].add(incarnation)
@@ -141,6 +147,12 @@ class Evidence:
                 if of > row.round:
                     yield f"a gradient of round {of} counts in round {row.round}"
 
+    def masked_twice(self) -> Iterator[str]:
+        """Rounds for which a process has masked two vectors, or one in two epochs."""
+        for (agent, _, number), messages in self.masked.items():
+            if len(messages) > 1:
+                yield f"a process of {agent} has masked {len(messages)} vectors for round {number}"
+
     def not_what_was_sent(self, path: Path, spec: RunSpecification) -> Iterator[str]:
         """Rounds whose basis is not, bit for bit, what the stored contributors' own gradients give.
 
@@ -151,8 +163,12 @@ class Evidence:
         basis, memory = spec.initial_basis(), None
         covariance = initial_head_covariance(spec.method, spec.rank)
         for row in stored_rounds(path):
+            if spec.secure_sums and not row.contributors:  # it was void
+                if basis_digest(basis) != row.basis_sha256:
+                    yield f"round {row.round} was void, and has changed the basis"
+                continue
             moves = (
-                next_basis(basis, gradients, spec.method, row.round, memory, head_covariance=covariance)
+                _move(ComputeBasis(row.round, basis, gradients, memory, covariance), spec)
                 for gradients in self._combinations(row, spec)
             )
             # Most bases are not kept, but what they were is: by their digests.
@@ -165,7 +181,9 @@ class Evidence:
                 return
             basis, memory, covariance = found.basis, found.step_memory, found.head_covariance
 
-    def _combinations(self, row: StoredRound, spec: RunSpecification) -> Iterator[tuple[Contribution, ...]]:
+    def _combinations(
+        self, row: StoredRound, spec: RunSpecification
+    ) -> Iterator[tuple[Contribution | MaskedVector, ...]]:
         own = [
             [_contribution(message, spec) for message in self.sent[agent, of]]
             for agent, of in sorted(row.contributors.items())
@@ -178,7 +196,14 @@ class Evidence:
         return final | stored_bases(path, read_state(path))
 
 
-def _contribution(message: bytes, spec: RunSpecification) -> Contribution:
+def _move(command: ComputeBasis, spec: RunSpecification) -> BasisMove:
+    """What the coordinator makes of these gradients."""
+    computed = computed_basis(command, spec)
+    assert isinstance(computed, BasisComputed)
+    return computed.move
+
+
+def _contribution(message: bytes, spec: RunSpecification) -> Contribution | MaskedVector:
     upload = decode_agent_message(pb.CollaborateRequest.FromString(message), spec)
     assert isinstance(upload, GradientUpload)
     return upload.contribution

@@ -101,7 +101,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class QuorumRun:
-    """One run with a quorum, and what happens to it."""
+    """One run with a quorum, or with secure sums, and what happens to it."""
 
     seed: int
     agents: int
@@ -111,13 +111,15 @@ class QuorumRun:
     max_staleness: int
     min_agents: int
     faults: tuple[Fault, ...]
+    secure: bool = False
 
     def flags(self) -> list[str]:
         """How it is asked for on the command line."""
-        values = {
-            "agents": self.agents,
-            "rounds": self.rounds,
-            "seed": self.seed,
+        values: dict[str, object] = {"agents": self.agents, "rounds": self.rounds, "seed": self.seed}
+        if self.secure:
+            words = [text for name, value in values.items() for text in (f"--{name}", str(value))]
+            return [*words, "--secure-sums", "--min-cohort", "3"]
+        values |= {
             "quorum": self.quorum,
             "deadline-seconds": self.deadline_seconds,
             "max-staleness": self.max_staleness,
@@ -133,7 +135,7 @@ _UNDER_WAY_SECONDS = 60.0
 SESSION_TIMEOUT_SECONDS = 2.0
 
 
-def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
+def plan_quorum_run(seed: int, number: int, *, faults: int, secure: bool = False) -> QuorumRun:
     """Run `number` of those that follow from a seed."""
     rng = random.Random(f"mixed {seed} {number}")
     agents = rng.randint(4, 6)
@@ -146,6 +148,7 @@ def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
         max_staleness=rng.choice((0, 0, 1, 2, 3)),
         min_agents=rng.randint(1, agents),
         faults=tuple(_fault(rng, index, agents) for index in range(faults)),
+        secure=secure,
     )
 
 

@@ -50,7 +50,8 @@ class WitnessStream:
 
     async def send(self, message: AgentMessage) -> None:
         if isinstance(message, GradientUpload):
-            say("sent", message=base64.b64encode(encode_agent_message(message).SerializeToString()).decode())
+            encoded = encode_agent_message(message).SerializeToString()
+            say("sent", message=base64.b64encode(encoded).decode(), process=os.getpid())
         await self._stream.send(message)
 
     async def receive(self) -> CoordinatorMessage:

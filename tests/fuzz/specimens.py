@@ -1,5 +1,6 @@
 """What fuzzing begins with: runs of several kinds, and valid messages of each."""
 
+import hashlib
 import random
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,12 @@ from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import compact, full_history, paper, practical
 from cospan.core.run_fields import Participation
+from cospan.core.secure_sums.fixed_point import encode
+from cospan.core.secure_sums.layout import layout_of
+from cospan.core.secure_sums.membership import Member, Membership
 from cospan.core.specification import RunSpecification
 from cospan.wire import messages as m
+from cospan.wire.secure_sums.proof import KeyProof
 
 D, R = 5, 2
 RUN_ID = "run-1"
@@ -46,12 +51,45 @@ SPECIFICATIONS: dict[str, RunSpecification] = {
     "quick quorum": replace(PLAIN, participation=Participation.QUORUM, quorum=2.0, deadline_seconds=0.5),
     "warm-up": replace(PLAIN, method=replace(full_history(3), warm_up_rounds=3)),
     "rank one": replace(PLAIN, rank=1, method=replace(paper(3), preconditioned=True)),
+    "secure sums": replace(PLAIN, secure_sums=True, min_cohort=2),
+    "secure sums of a posterior": replace(PLAIN, method=practical(3), secure_sums=True, min_cohort=2),
     "full rank": replace(PLAIN, rank=D, method=replace(paper(3), row_scaled=True)),
 }
 
 
+def key_of(name: str) -> bytes:
+    """The public key of the process that hosts an agent: 32 bytes, and no more is known of it here."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+MEMBERS = tuple(sorted(Member(key_of(agents[0]), agents) for agents in HOSTED))
+"""Of secure sums: the two processes."""
+EPOCH_ID = Membership.of(RUN_ID, MEMBERS).epoch_id
+
+
+def with_key(spec: RunSpecification, joining: m.Join) -> m.Join:
+    """The join with a key where the run has secure sums."""
+    if not spec.secure_sums:
+        return joining
+    key = key_of((joining.agent_ids or (joining.instance_id,))[0])
+    proofs = {key: KeyProof(b"certificate", b"signature")} if joining.workload else {}
+    return replace(joining, sum_members=(Member(key, ()),), key_proofs=proofs)
+
+
+def masked(spec: RunSpecification, upload: m.GradientUpload, rng: random.Random) -> m.GradientUpload:
+    """The upload as a vector; masks that cancel are as good as none."""
+    number = upload.round
+    length = spec.pooled_length if spec.sends_pooled_in(number) else 0
+    plain = replace(upload.plain, pooled=np.full(length, 0.5 * upload.plain.weight) if length else None)
+    epoch_id = EPOCH_ID if rng.random() < 0.9 else bytes(32)
+    vector = m.MaskedVector(encode(plain, layout_of(spec, number)).words, epoch_id, plain.weight)
+    return replace(upload, contribution=vector)
+
+
 def agent_message(spec: RunSpecification, rng: random.Random) -> m.AgentMessage:
     """Something that a process of this run may say."""
+    if spec.secure_sums and rng.random() < 0.1:
+        return m.RoundDeclined(rng.randrange(4))
     match rng.randrange(12):
         case 0:
             return m.Heartbeat()
@@ -65,6 +103,10 @@ def agent_message(spec: RunSpecification, rng: random.Random) -> m.AgentMessage:
 
 def join(spec: RunSpecification, rng: random.Random) -> m.Join:
     """A new process, one that comes back, or one that asks for a site."""
+    return with_key(spec, _join(spec, rng))
+
+
+def _join(spec: RunSpecification, rng: random.Random) -> m.Join:
     name, print_ = rng.choice(("c", "d", "site-1")), fingerprint_of(spec)
     new = m.Join(f"process {rng.randrange(3)}", (name,), spec.feature_dim, print_)
     match rng.randrange(4):
@@ -115,7 +157,8 @@ def gradient(
     pooled = values.random(spec.method.pooled_length(d) or d) if spec.method.sends_pooled or sent_anyway else None
     contribution = Contribution(payload, float(len(names)), moment, pooled)
     unsaid = names in HOSTED and rng.random() < 0.5
-    return m.GradientUpload(number, contribution, () if unsaid else names)
+    upload = m.GradientUpload(number, contribution, () if unsaid else names)
+    return masked(spec, upload, rng) if spec.secure_sums else upload
 
 
 def rounds_in_turn(spec: RunSpecification, rng: random.Random) -> list[tuple[int, m.AgentMessage]]:
@@ -144,7 +187,10 @@ def told_in_turn(spec: RunSpecification, rng: random.Random) -> list[m.Coordinat
     stamps = [replace(STAMP, round=number, durable_round=number) for number in range(rng.randint(1, 6))]
     started = rng.random() < 0.5
     welcome = m.Welcome(stamps[0], TOKENS[0], spec, basis, 0, started=started, agent_ids=HOSTED[0])
-    rest = [m.BasisUpdate(stamp, basis[:, ::-1]) for stamp in stamps]
+    epoch_id = EPOCH_ID if spec.secure_sums else b""
+    rest: list[m.CoordinatorMessage] = [m.BasisUpdate(stamp, basis[:, ::-1], epoch_id=epoch_id) for stamp in stamps]
+    if spec.secure_sums:
+        rest.insert(rng.randrange(2), m.SumMembers(stamps[0], MEMBERS))
     finish = m.Finish(stamps[-1], m.FinishCause.ROUNDS_REACHED, "all rounds are done", basis)
     return [welcome, *rest, finish]
 
@@ -153,6 +199,12 @@ def _coordinator_message(
     spec: RunSpecification, stamp: m.Stamp, basis: np.ndarray, rng: random.Random
 ) -> m.CoordinatorMessage:
     number = stamp.round
+    if spec.secure_sums and rng.random() < 0.3:
+        proofs = {MEMBERS[0].public_key: KeyProof(b"certificate", b"signature")} if rng.random() < 0.5 else {}
+        members = m.SumMembers(stamp, MEMBERS, proofs)
+        if rng.random() < 0.5:
+            return members
+        return m.Welcome(stamp, TOKENS[0], spec, basis, number, True, HOSTED[0], membership=members)
     match rng.randrange(8):
         case 0:
             first, started = number + rng.randrange(2), rng.random() < 0.8
@@ -168,7 +220,7 @@ def _coordinator_message(
         case 4:
             return m.Drain(stamp, rng.choice((0.0, 1.0)))
         case _:
-            return m.BasisUpdate(stamp, basis)
+            return m.BasisUpdate(stamp, basis, epoch_id=EPOCH_ID if spec.secure_sums else b"")
 
 
 def run_report(spec: RunSpecification, rng: random.Random) -> m.RunReport:

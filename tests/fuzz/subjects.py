@@ -14,9 +14,11 @@ from cospan.client.session import machine as session
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.linalg.subspace import orthonormality_error
+from cospan.core.secure_sums.membership import Member, Membership
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.machine.events import (
+    DeclineArrived,
     GradientArrived,
     HeartbeatArrived,
     JoinRequested,
@@ -113,6 +115,7 @@ def _begun(spec: RunSpecification) -> CoordinatorState:
     engine = Engine(spec, run_id=specimens.RUN_ID, clock=Clock())
     for which, agents in enumerate(specimens.HOSTED):
         join = m.Join(specimens.instance(which), agents, spec.feature_dim, specimens.FINGERPRINT)
+        join = specimens.with_key(spec, join)
         engine.handle(JoinRequested(join, engine.streams.open().number, specimens.TOKENS[which]))
     return engine.state
 
@@ -161,7 +164,7 @@ class Coordinator:
     def _receive(self, stream: Stream, wire: bytes) -> None:
         """What the service does with a message."""
         message = self._decoded(wire)
-        if isinstance(message, m.GradientUpload):
+        if isinstance(message, m.GradientUpload) and isinstance(message.contribution, Contribution):
             self._look_at(message.contribution)
         token = stream.token
         match message:
@@ -172,6 +175,8 @@ class Coordinator:
                 self._engine.handle(GradientArrived(token, message))
             case m.Heartbeat() if token is not None:
                 self._engine.handle(HeartbeatArrived(token))
+            case m.RoundDeclined(round=number) if token is not None:
+                self._engine.handle(DeclineArrived(token, number))
             case m.Leave(cause=cause, returning=returning) if token is not None:
                 self._engine.handle(LeaveArrived(token, cause, returning))
                 stream.close(None)
@@ -240,6 +245,7 @@ class Agent:
         self._begin()
 
     def _begin(self) -> None:
+        self._masked: dict[int, tuple[m.GradientUpload, bytes]] = {}
         self._state, _ = session.initial_state(progress_timeout_seconds=60.0, now=self._now)
         for event in (session.Described(self._spec), session.Prepared(self._join), session.Connected()):
             self._step(event)
@@ -275,6 +281,14 @@ class Agent:
                     assert basis.shape == shape, f"a learner was handed a basis of shape {basis.shape}"
                     assert np.abs(basis).max() <= MAX_BASIS_ENTRY, "a learner was handed what can be no basis"
                     self._step(session.GradientReady(m.GradientUpload(number, self._gradient)))
+                case session.Agree(members=members):
+                    own = Member(specimens.key_of(specimens.HOSTED[0][0]), specimens.HOSTED[0])
+                    membership = Membership(members.stamp.run_id, members.members)
+                    if not membership.problem_for(own, self._spec.min_cohort):
+                        self._step(session.Agreed(membership.epoch_id))
+                case session.TransmitMasked(upload=sent, epoch_id=epoch_id):
+                    once = self._masked.setdefault(sent.round, (sent, epoch_id))
+                    assert once == (sent, epoch_id), "one vector is masked for a round"
                 case session.Transmit(message=message):
                     encode_agent_message(message).SerializeToString()
                 case session.Conclude(message=told, basis=basis):

@@ -336,9 +336,15 @@ class LearningClient(ABC, Generic[L]):
         """Makes the sites.
 
         Raises:
+            InvalidValueError: the run has secure sums, and TD errors were to be shared.
             RunTooLargeError: a round needs more memory than the process may use.
         """
         self._specification = specification
+        if specification.secure_sums and self.settings.share_td_error:
+            raise InvalidValueError(
+                "share_td_error is set, and the run has secure sums, in which nothing of a single agent is sent; "
+                "leave out --share-td-error"
+            )
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
             problem = memory_problem(specification, self._agents, self.settings.memory_gib)

@@ -200,6 +200,23 @@ class RunFields:
             unset="0.95",
         ),
     )
+    secure_sums: bool = field(
+        default=False,
+        metadata=about(
+            "whether the coordinator receives only sums over agents, masked until all of a round are added",
+            group=ROUNDS,
+            unset="off",
+        ),
+    )
+    min_cohort: int = field(
+        default=0,
+        metadata=about(
+            "with secure sums, smallest number of processes whose sum is formed; 0 in a run without",
+            range=Range(least=2, most="agents"),
+            group=ROUNDS,
+            unset="3",
+        ),
+    )
 
 
 IMPROVEMENT_DEFAULTS: dict[str, int | float] = {
@@ -209,3 +226,5 @@ IMPROVEMENT_DEFAULTS: dict[str, int | float] = {
     "confidence": 0.95,
 }
 """What holds of a run with improvement steps where it is not said; without such steps all are 0."""
+DEFAULT_MIN_COHORT = 3
+"""`min_cohort` of a run with secure sums where it is not said."""

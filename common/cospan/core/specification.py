@@ -14,7 +14,14 @@ from jaxtyping import Float
 from cospan.core.decisions.schedule import Schedule
 from cospan.core.fields import range_problems
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, NO_BOUND_DEGREES, HeadUpdate, Method
+from cospan.core.method import (
+    MAX_HISTORY_DIM,
+    MAX_POSTERIOR_DIM,
+    NO_BOUND_DEGREES,
+    Aggregation,
+    HeadUpdate,
+    Method,
+)
 from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, MAX_AGENTS, Participation, RunFields
 
 MAX_MESSAGE_NUMBERS = 2**27
@@ -27,6 +34,7 @@ AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """What an agent may be called. The name is also a file's name, so no path can be made of it."""
 _OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
 _OF_IMPROVEMENT = frozenset({"improve", *IMPROVEMENT_DEFAULTS})
+_OF_SECURE_SUMS = frozenset({"secure_sums", "min_cohort"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class RunSpecification(RunFields):
                 f"warm_up_rounds is {warm_up}; it must be below the number of rounds {self.rounds}, "
                 "or nothing is learnt after it"
             )
-        return found + self._improvement_problems() + self.method.problems()
+        return found + self._improvement_problems() + self._secure_sums_problems() + self.method.problems()
 
     def _range_problems(self) -> list[str]:
         """Fields that are out of their ranges; those of a quorum, and of improvement, are 0 where there is none."""
@@ -75,6 +83,8 @@ class RunSpecification(RunFields):
             unused |= dict.fromkeys(_OF_QUORUM, "say participation quorum")
         if self.improve <= 0:
             unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
+        if not self.secure_sums:
+            unused["min_cohort"] = "say secure_sums"
         found = range_problems(self, without=tuple(unused)) + [
             f"{name} is {getattr(self, name)!r}; it must be 0, or {otherwise}"
             for name, otherwise in unused.items()
@@ -109,6 +119,37 @@ class RunSpecification(RunFields):
             )
         return found
 
+    def _secure_sums_problems(self) -> list[str]:
+        """What a coordinator that receives only sums cannot do, each with the reason."""
+        if not self.secure_sums:
+            return []
+        found = []
+        if self.participation is not Participation.ALL:
+            found.append(
+                "participation is quorum; with secure sums it must be all, for the masks cancel only in the sum of "
+                "all members: leave out quorum"
+            )
+        if self.method.aggregation is not Aggregation.MEAN:
+            found.append(
+                f"aggregation is {self.method.aggregation.value}; with secure sums it must be mean, for the "
+                "coordinator sees no single gradient that it could compare with others"
+            )
+        if self.method.warm_up_rounds > 0:
+            found.append(
+                f"warm_up_rounds is {self.method.warm_up_rounds}; with secure sums it must be 0, for the estimates "
+                "of a warm-up are each agent's own and have no sum"
+            )
+        return found
+
+    def cohort_problem(self, processes: int) -> str:
+        """Why a run with this number of agent processes can form no secure sum; empty where it can."""
+        if not self.secure_sums or processes >= self.min_cohort:
+            return ""
+        return (
+            f"the run has {processes} agent processes, and of fewer than min_cohort = {self.min_cohort} no secure "
+            "sum is formed; start more processes, or smaller groups"
+        )
+
     @property
     def schedule(self) -> Schedule:
         """Which rounds evaluate policies, and in which new ones are tried."""
@@ -136,11 +177,12 @@ class RunSpecification(RunFields):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications.
 
-        A run without improvement steps has the digest of a version that does not know them.
+        A run without improvement steps, or secure sums, has the digest of a version that does not know them.
         """
         values = self.as_dict()
-        if not self.improve:
-            values = {name: value for name, value in values.items() if name not in _OF_IMPROVEMENT}
+        for of, used in ((_OF_IMPROVEMENT, self.improve), (_OF_SECURE_SUMS, self.secure_sums)):
+            if not used:
+                values = {name: value for name, value in values.items() if name not in of}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 import grpc
 
+from cospan.core.secure_sums.graph import degree_of
+from cospan.core.secure_sums.layout import capacity_bits_of
 from cospan.core.specification import message_numbers
 
 MAX_GROUP = 65_536
@@ -11,8 +13,14 @@ MAX_ROUND = 2**63 - 1
 MAX_METADATA_BYTES = 16 * 1024
 """Of the headers or trailers of a call, names included; an error's sentence of 2000 characters fits."""
 
+MAX_CERTIFICATES_BYTES = 16 * 1024
+"""Of a member's certificate and those between it and the authority, PEM."""
+MAX_SIGNATURE_BYTES = 256
+
 _OVERHEAD = 64 * 1024
 _PER_AGENT_ID = 68
+_PER_MEMBER = 64
+"""Of a member of secure sums: its key, and what stands around it."""
 
 
 def most_known_agents(agents: int) -> int:
@@ -30,6 +38,17 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1, *, poole
         pooled: how many numbers an agent sends to be pooled (`RunSpecification.pooled_length`).
     """
     return 8 * message_numbers(feature_dim, rank, pooled) + _PER_AGENT_ID * group_size + _OVERHEAD
+
+
+def max_membership_bytes(agents: int) -> int:
+    """The largest message with the members of an epoch of secure sums: names, keys, and neighbours' proofs.
+
+    Args:
+        agents: of the run's specification.
+    """
+    members = 1 << capacity_bits_of(agents)
+    proofs = degree_of(members) * (MAX_CERTIFICATES_BYTES + MAX_SIGNATURE_BYTES + _PER_MEMBER)
+    return members * (_PER_AGENT_ID + _PER_MEMBER) + proofs
 
 
 _RECALLED_BYTES = 4 << 20

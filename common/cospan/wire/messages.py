@@ -1,6 +1,7 @@
 """What agents and the coordinator say to each other, as plain values; `codec` turns them into protobuf and back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -8,7 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.secure_sums.fixed_point import Words
+from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
+from cospan.wire.secure_sums.proof import KeyProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,25 @@ class Join:
     resumption: Resumption | None = None
     site_claim_id: str = ""
     keeps_state: bool = False
+    sum_members: tuple[Member, ...] = ()
+    """With secure sums: the process, or those below a relay. One without agents has all of the session's."""
+    key_proofs: Mapping[bytes, KeyProof] = field(default_factory=dict)
+    """Public key of a member → its proof; empty without TLS."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MaskedVector:
+    """All numbers of an upload with secure sums, in fixed point and masked (`cospan.core.secure_sums`).
+
+    Attributes:
+        words: the vector, uint64.
+        epoch_id: of the epoch whose masks were added, 32 bytes.
+        weight: the number of agents that it is a sum over.
+    """
+
+    words: Words
+    epoch_id: bytes
+    weight: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,11 +78,17 @@ class GradientUpload:
     """
 
     round: int
-    contribution: Contribution
+    contribution: Contribution | MaskedVector
     agent_ids: tuple[str, ...] = ()
     td_error: float | None = None
     bounded: tuple[str, ...] = ()
     improved: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> Contribution:
+        """The contribution of an upload that is not masked, as every learner gives it."""
+        assert isinstance(self.contribution, Contribution)
+        return self.contribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +113,29 @@ class Leave:
     returning: bool = False
 
 
-AgentMessage: TypeAlias = Join | GradientUpload | Heartbeat | Leave
+@dataclass(frozen=True, slots=True)
+class RoundDeclined:
+    """With secure sums: no vector will come for this round, for another one was masked before."""
+
+    round: int
+
+
+AgentMessage: TypeAlias = Join | GradientUpload | Heartbeat | Leave | RoundDeclined
+
+
+@dataclass(frozen=True, slots=True)
+class SumMembers:
+    """The members of an epoch of secure sums, as the coordinator names them to one session.
+
+    Attributes:
+        stamp: of the state.
+        members: in the order of their public keys.
+        key_proofs: public key → proof, of some of them.
+    """
+
+    stamp: Stamp
+    members: tuple[Member, ...]
+    key_proofs: Mapping[bytes, KeyProof] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,15 +154,18 @@ class Welcome:
     """When the coordinator was started, in seconds since 1970 by its clock; 0 where it does not say."""
     head_covariance: Float[np.ndarray, "r r"] | None = None
     """W of the stamp's round; None where the method has none."""
+    membership: SumMembers | None = None
+    """With secure sums: the epoch of the stamp's round; None where the session is not in it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BasisUpdate:
-    """A new round is open: with B_t, and W_t where the method has it."""
+    """A new round is open: with B_t, W_t where the method has it, and its epoch with secure sums, else b""."""
 
     stamp: Stamp
     basis: Float[np.ndarray, "d r"]
     head_covariance: Float[np.ndarray, "r r"] | None = None
+    epoch_id: bytes = b""
 
 
 class Disposition(Enum):
@@ -159,7 +213,7 @@ class Drain:
     resume_after_seconds: float
 
 
-CoordinatorMessage: TypeAlias = Welcome | BasisUpdate | Receipt | Finish | Drain
+CoordinatorMessage: TypeAlias = Welcome | BasisUpdate | Receipt | Finish | Drain | SumMembers
 
 
 class RunPhase(Enum):
@@ -241,6 +295,8 @@ class RunReport:
     agents: tuple[AgentReport, ...]
     finish_cause: FinishCause | None = None
     rounds_per_second: float = 0.0
+    epoch_members: int = 0
+    """With secure sums: members of the open round's epoch; 0 without, and while no round is open."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -54,7 +54,7 @@ def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
         "rank": spec.rank,
         "steps_per_round": method.steps_per_round,
         "head_update": method.head_update.value,
-        "aggregation": method.aggregation.value,
+        "aggregation": method.aggregation.value + (", secure sums" if spec.secure_sums else ""),
         "participation": spec.participation.value,
     }
 

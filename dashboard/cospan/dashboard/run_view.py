@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.aggregation.basis_update import Contribution
 from cospan.dashboard.analysis.agent_history import AgentHistories
 from cospan.dashboard.analysis.answers import answers_of
 from cospan.dashboard.analysis.facts import Facts
@@ -72,7 +73,7 @@ class _Heads:
             return
         moments: dict[str, Float[np.ndarray, "r r"]] = {}
         for first, contribution in state.open_round.contributions.items():
-            moment = contribution.head_second_moment
+            moment = contribution.head_second_moment if isinstance(contribution, Contribution) else None
             too_large = moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS
             if moment is None or too_large or len(moments) >= _MOST_MOMENTS:
                 break

@@ -3,9 +3,11 @@
 The gradients are those of a networked run, summed in the same order, so the basis is the same, bit for bit.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from cospan.client.decisions.improver import DEFAULT_OPTIONS, Options
 from cospan.client.environment.ownership import close_site, closing_on_failure
@@ -19,6 +21,9 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.step_source import AT_END
 from cospan.client.workload import AnySite, Workload
+from cospan.core.secure_sums.fixed_point import encode
+from cospan.core.secure_sums.layout import layout_of
+from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
@@ -38,8 +43,8 @@ from cospan.server.machine.events import (
 from cospan.server.machine.state import CoordinatorConfig, CoordinatorState
 from cospan.server.runtime.basis_arithmetic import computed_basis
 from cospan.server.runtime.machine_loop import MachineLoop, log_note
-from cospan.wire.errors import WorkloadBehaviourError
-from cospan.wire.messages import BasisUpdate, Join, RoundReport, RunPhase
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
+from cospan.wire.messages import BasisUpdate, GradientUpload, Join, MaskedVector, RoundReport, RunPhase
 from cospan.wire.notes import bound_note
 
 log = logging.getLogger(__name__)
@@ -117,16 +122,16 @@ class LocalRun:
         Raises:
             CospanError: the run cannot begin.
         """
-        spec = self._specification
+        problem = self._specification.cohort_problem(len(self._hosts))
+        if problem:
+            raise InvalidValueError(problem)
         for stream, host in enumerate(self._hosts):
             learner = self._group(host) if host.is_group else self._single(host)
             self.learners[host.name] = learner
             self._hosted[host.name] = agents = tuple(sorted(host.agents))
             if not isinstance(learner, SiteLearner):
                 learner.on_failure.append(self._on_member_failure)
-            dim = learner.feature_dim
-            join = Join(host.name, agents, dim, learner.feature_fingerprint, spec.workload)
-            self._loop.handle(JoinRequested(join, stream=stream, token=host.name))
+            self._loop.handle(JoinRequested(self._join_of(learner, agents), stream=stream, token=host.name))
 
     def close(self) -> None:
         """Closes all environments; what was learnt stays."""
@@ -197,7 +202,17 @@ class LocalRun:
             self._bound_told.add(learner.name)
             text = bound_note(upload.bounded, self._specification.method)
             self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
+        if self._specification.secure_sums:
+            upload = _in_fixed_point(upload, opened, self._specification)
         self._loop.handle(GradientArrived(learner.name, upload))
+
+    def _join_of(self, learner: AnyLearner, agents: tuple[str, ...]) -> Join:
+        """With secure sums the key is none: within a process nothing is masked, and the sums are the same."""
+        name, spec = learner.name, self._specification
+        join = Join(name, agents, learner.feature_dim, learner.feature_fingerprint, spec.workload)
+        if not spec.secure_sums:
+            return join
+        return replace(join, sum_members=(Member(hashlib.sha256(name.encode()).digest(), ()),))
 
     def _lose(self, learner: AnyLearner, why: str) -> None:
         """A learner leaves the run."""
@@ -212,9 +227,7 @@ class LocalRun:
         """A group takes part without the members that it has dropped, from this round on."""
         agents = tuple(sorted(group.names))
         self._hosted[group.name] = agents
-        spec = self._specification
-        join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
-        self._loop.handle(JoinRequested(join, stream=-1, token=group.name))
+        self._loop.handle(JoinRequested(self._join_of(group, agents), stream=-1, token=group.name))
 
     def _on_member_failure(self, agent: AgentOfGroup | SiteLearner, why: str) -> None:
         for listener in self.on_gone:
@@ -250,3 +263,10 @@ class LocalRun:
             self.message = note.text
         for listener in self.on_note:
             listener(note)
+
+
+def _in_fixed_point(upload: GradientUpload, opened: BasisUpdate, specification: RunSpecification) -> GradientUpload:
+    """The upload of a run with secure sums, without masks: they cancel in the sum."""
+    contribution = upload.plain
+    words = encode(contribution, layout_of(specification, upload.round)).words
+    return GradientUpload(upload.round, MaskedVector(words, opened.epoch_id, contribution.weight))

@@ -18,6 +18,7 @@ import math
 from dataclasses import replace
 from typing import TypeAlias
 
+from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Command, Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
@@ -61,6 +62,11 @@ def check_relayable(specification: RunSpecification) -> None:
         raise errors.InvalidValueError(
             "the run's participation is quorum; behind a relay one straggler would keep all of its agents out of "
             "the round, so let the agents of this run join its coordinator"
+        )
+    if specification.secure_sums:
+        raise errors.InvalidValueError(
+            "the run has secure sums, whose masked vectors a relay cannot pass on yet; let the agents of this run "
+            "join its coordinator"
         )
 
 
@@ -326,7 +332,8 @@ def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ..
     for command in commands:
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
-                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), contributions))
+                plain = tuple(each for each in contributions if isinstance(each, Contribution))
+                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), plain))
             case events.Send(token=token, message=Welcome() as welcome):
                 as_told = replace(welcome, stamp=state.stamp, specification=state.specification)
                 told.append(events.Send(token, as_told))

@@ -269,6 +269,9 @@ def test_a_trial_pools_nothing_and_turns_nothing_and_each_evaluation_begins_as_a
 # Digests --------------------------------------------------------------------------------------------------------
 
 
+OF_SECURE_SUMS = {"secure_sums", "min_cohort"}
+
+
 def variants() -> list[tuple[str, RunSpecification]]:
     changed = [(name, dataclasses.replace(VALID, **{name: value})) for name, value in ANOTHER.items()]
     return changed + [
@@ -278,7 +281,12 @@ def variants() -> list[tuple[str, RunSpecification]]:
 
 
 def test_every_field_is_considered_here() -> None:
-    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, *OTHER_IMPROVEMENT, "method"}
+    assert {f.name for f in dataclasses.fields(RunSpecification)} == {
+        *ANOTHER,
+        *OTHER_IMPROVEMENT,
+        *OF_SECURE_SUMS,
+        "method",
+    }
     assert {f.name for f in dataclasses.fields(Method)} == set(ANOTHER_METHOD)
 
 
@@ -368,3 +376,54 @@ def test_a_refused_name_is_not_repeated_at_full_length() -> None:
     problem = agent_id_problem("x" * 1_000_000)
     assert problem is not None
     assert len(problem) < 300
+
+
+# Secure sums ----------------------------------------------------------------------------------------------------
+
+SECURE = dataclasses.replace(
+    IMPROVING,
+    improve=0,
+    evaluation_rounds=0,
+    trial_rounds=0,
+    explore=0.0,
+    confidence=0.0,
+    secure_sums=True,
+    min_cohort=3,
+)
+
+
+def test_a_run_has_secure_sums() -> None:
+    assert SECURE.problems() == []
+    assert SECURE.digest() != dataclasses.replace(SECURE, secure_sums=False, min_cohort=0).digest()
+    assert SECURE.digest() != dataclasses.replace(SECURE, min_cohort=2).digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"participation": Participation.QUORUM, "quorum": 2.0}, "the masks cancel only in the sum of all members"),
+        ({"min_cohort": 4}, "min_cohort is 4; it must be 2 to agents = 3"),
+        ({"min_cohort": 1}, "min_cohort is 1; it must be 2 to agents = 3"),
+        ({"secure_sums": False}, "min_cohort is 3; it must be 0, or say secure_sums"),
+    ],
+)
+def test_what_a_run_with_secure_sums_cannot_have(changes: dict[str, Any], problem: str) -> None:
+    assert problem in "; ".join(dataclasses.replace(SECURE, **changes).problems())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"aggregation": Aggregation.TRIMMED, "trimmed_share": 0.1}, "sees no single gradient"),
+        ({"warm_up_rounds": 4}, "are each agent's own and have no sum"),
+    ],
+)
+def test_which_methods_a_run_with_secure_sums_cannot_have(changes: dict[str, Any], problem: str) -> None:
+    method = dataclasses.replace(METHOD, **changes)
+    assert problem in "; ".join(dataclasses.replace(SECURE, method=method).problems())
+
+
+def test_too_few_processes_form_no_sum() -> None:
+    assert SECURE.cohort_problem(3) == ""
+    assert dataclasses.replace(SECURE, secure_sums=False, min_cohort=0).cohort_problem(1) == ""
+    assert "2 agent processes, and of fewer than min_cohort = 3" in SECURE.cohort_problem(2)

@@ -68,6 +68,7 @@ from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
 from cospan.wire.messages import FinishCause
+from cospan.wire.secure_sums.availability import require_cryptography
 from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
@@ -222,8 +223,14 @@ def _check_processes(plan: RunPlan, hosts: Sequence[Host]) -> None:
 
     Raises:
         StepsBelowFloorError: agents would refuse the run; in one process nothing is sent, so there is no floor.
-        InvalidValueError: the limit of open files is too low for the processes.
+        InvalidValueError: the limit of open files is too low for the processes; or secure sums are not possible
+            with so few of them, or without the package that has the ciphers.
     """
+    if plan.specification.secure_sums:
+        require_cryptography()
+    problem = plan.specification.cohort_problem(len(hosts))
+    if problem:
+        raise InvalidValueError(problem)
     refusal = below_floor(plan.specification, plan.settings.min_steps_per_round)
     if refusal is not None:
         raise refusal

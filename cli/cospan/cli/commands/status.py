@@ -47,6 +47,8 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     lines = [printable(title, MAX_RECORD), sentence(report, time.time() if now is None else now)]
     if spec.improve:
         lines.append(improvement_sentence(report))
+    if spec.secure_sums:
+        lines.append(secure_sums_sentence(report))
     bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
     if bounded:
         lines.append(bound_note(bounded, spec.method))
@@ -73,6 +75,13 @@ def improvement_sentence(report: RunReport) -> str:
         return f"all {spec.improve} improvement steps are done, the policies held then are evaluated; {held}"
     what, of = ("trial", spec.trial_rounds) if place.is_trial else ("evaluation", spec.evaluation_rounds)
     return f"improvement step {place.step + 1} of {spec.improve}, {what}, round {place.number + 1} of {of}; {held}"
+
+
+def secure_sums_sentence(report: RunReport) -> str:
+    """That the coordinator receives only sums, and of how many processes now."""
+    members, least = report.epoch_members, report.specification.min_cohort
+    of = f"of {members} processes now" if members else "no round is open"
+    return f"secure sums: the coordinator receives only sums over processes, {of}, never of fewer than {least}"
 
 
 _COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
@@ -183,6 +192,7 @@ def run_document(report: RunReport) -> dict[str, Any]:
         "finish_cause": report.finish_cause.value if report.finish_cause else None,
         "agents": [_agent_document(agent) for agent in report.agents],
         "improvement": _improvement_document(report),
+        "epoch_members": report.epoch_members if report.specification.secure_sums else None,
         "specification": {**specification, "method": plain_constants(specification["method"])},
     }
 

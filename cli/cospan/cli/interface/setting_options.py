@@ -123,6 +123,15 @@ PRESET = SettingOption(
 )
 LEARNING_RULE = (RUN["rank"], STEPS_PER_ROUND, PRESET, *_CONSTANTS.values())
 WAITING = tuple(RUN[name] for name in ("quorum", "deadline_seconds", "max_staleness", "min_agents"))
+SECURE_SUMS = (
+    replace(
+        RUN["secure_sums"],
+        help="Mask uploads, so that the coordinator receives only sums over all agents; needs cospan[tls].",
+        metavar="",
+        negated=True,
+    ),
+    RUN["min_cohort"],
+)
 BETTER_POLICIES = tuple(
     RUN[name] for name in ("improve", "evaluation_rounds", "trial_rounds", "explore", "confidence")
 )

@@ -30,7 +30,8 @@ def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> 
         *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
         *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(getattr(settings, name)))),
         *baseline,
-        *(() if host.is_group else ("--share-td-error",)),  # it stays on this machine
+        # It stays on this machine; with secure sums nothing of a single agent is sent.
+        *(() if host.is_group or plan.specification.secure_sums else ("--share-td-error",)),
     ]
 
 

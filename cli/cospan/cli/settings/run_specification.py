@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
-from cospan.client.learning.default_run import checked, new_specification, with_improvement
+from cospan.client.learning.default_run import checked, new_specification, with_cohort, with_improvement
 from cospan.core import fields
 from cospan.core.method import PRESETS, Method
 from cospan.core.run_fields import Participation, RunFields
@@ -194,7 +194,7 @@ def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecificat
     if values.get("quorum"):
         values.setdefault("participation", Participation.QUORUM)
     found = replace(start, method=replace(method, **settings.of(Method)), **values)
-    return with_improvement(found, values)
+    return with_cohort(with_improvement(found, values), values)
 
 
 def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from cospan.core.method import PRESETS
-from cospan.core.run_fields import IMPROVEMENT_DEFAULTS
+from cospan.core.run_fields import DEFAULT_MIN_COHORT, IMPROVEMENT_DEFAULTS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
 
@@ -60,6 +60,18 @@ def with_improvement(specification: RunSpecification, said: Collection[str]) -> 
         if name not in said and getattr(specification, name) == 0
     }
     return replace(specification, **unsaid)
+
+
+def with_cohort(specification: RunSpecification, said: Collection[str]) -> RunSpecification:
+    """The same, with the smallest cohort of secure sums where it has them and no such number was given.
+
+    Args:
+        specification: of the run.
+        said: the names of the fields that were given, whose values stay, whatever they are.
+    """
+    if not specification.secure_sums or specification.min_cohort or "min_cohort" in said:
+        return specification
+    return replace(specification, min_cohort=DEFAULT_MIN_COHORT)
 
 
 def improvement_rounds(specification: RunSpecification) -> int:

@@ -100,7 +100,7 @@ class ImprovingGroup:
         self.last_round = round_number
         return GradientUpload(
             round=round_number,
-            contribution=sum_of_contributions([each.contribution for each in uploads], keep_factors=True),
+            contribution=sum_of_contributions([each.plain for each in uploads], keep_factors=True),
             bounded=tuple(name for each in uploads for name in each.bounded),
             improved=tuple(name for each in uploads for name in each.improved),
         )

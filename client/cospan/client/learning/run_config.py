@@ -14,6 +14,7 @@ from cospan.client.learning.default_run import (
     checked,
     improvement_rounds,
     new_specification,
+    with_cohort,
     with_improvement,
 )
 from cospan.client.workload import AnySite, SourceSite, Workload
@@ -87,7 +88,7 @@ def specify_with_site(
         said["participation"] = Participation.QUORUM
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
     of_run = {name: value for name, value in said.items() if name in _OF_RUN}
-    whole = with_improvement(replace(start, method=method, **of_run), of_run)
+    whole = with_cohort(with_improvement(replace(start, method=method, **of_run), of_run), of_run)
     if rounds is None:
         whole = replace(whole, rounds=default_rounds(whole, made))
     found, site = with_features(whole, made)

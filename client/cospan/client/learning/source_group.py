@@ -78,7 +78,7 @@ class SourceGroup(ImprovingGroup):
         self.last_round = round_number
         return GradientUpload(
             round=round_number,
-            contribution=sum_of_contributions([upload.contribution for upload in uploads], keep_factors=True),
+            contribution=sum_of_contributions([upload.plain for upload in uploads], keep_factors=True),
             bounded=tuple(name for upload in uploads for name in upload.bounded),
         )
 

@@ -13,16 +13,20 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from cospan.client.session import machine as session
 from cospan.client.session.run_checks import checked_floor
 from cospan.client.session.tasks import end_tasks, within
-from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error
+from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error, tls_of
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
-from cospan.wire.messages import AgentMessage, Welcome
+from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.secure_sums.availability import require_cryptography
+
+if TYPE_CHECKING:  # it needs the package cryptography
+    from cospan.client.session.masking import Masking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ class SessionDriver:
         self.is_over = False
         self._transport, self._hooks, self._settings = transport, hooks, settings
         self._specification: RunSpecification | None = None
+        self._masking: Masking | None = None
         self._inbox: deque[session.Event] = deque()
         self._is_stepping = False
         self._stream: AgentStream | None = None
@@ -175,12 +180,15 @@ class SessionDriver:
             case session.Inquire(after_seconds=pause):
                 self._call(partial(self._inquire, pause))
             case session.Prepare(specification=specification):
-                self._specification = specification
-                self._hooks.prepare(specification)
+                self._prepare(specification)
             case session.Connect(after_seconds=pause):
                 self._call(partial(self._connect, pause))
+            case session.Transmit(message=Join() as join):
+                self._send(join if self._masking is None else self._masking.offered(join))
             case session.Transmit(message=message):
-                self._outbox.put_nowait(self._hooks.outgoing(message))
+                self._send(message)
+            case session.Agree() | session.TransmitMasked():
+                self._mask(command)
             case session.Ask(within_seconds=seconds):
                 self._in_background(partial(self._ask, seconds))
             case session.Begin(welcome=welcome):
@@ -194,6 +202,36 @@ class SessionDriver:
                 self._fail(error)
             case _:
                 assert_never(command)
+
+    def _prepare(self, specification: RunSpecification) -> None:
+        """Makes ready for a run; one with secure sums gets a new key."""
+        self._specification, self._masking = specification, None
+        if specification.secure_sums:
+            try:
+                require_cryptography()
+            except CospanError as failure:
+                self.post(session.LearningFailed(failure))
+                return
+            from cospan.client.session.masking import Masking
+
+            self._masking = Masking(tls_of(self._transport))
+        self._hooks.prepare(specification)
+
+    def _send(self, message: AgentMessage) -> None:
+        self._outbox.put_nowait(self._hooks.outgoing(message))
+
+    def _mask(self, command: session.Agree | session.TransmitMasked) -> None:
+        """The part of this process in secure sums; where it cannot take part, the session ends."""
+        assert self.state is not None
+        assert self.state.specification is not None
+        assert self._masking is not None
+        try:
+            if isinstance(command, session.Agree):
+                self.post(session.Agreed(self._masking.agree(command.members, self.state)))
+            else:
+                self._send(self._masking.masked(command, self.state.specification))
+        except CospanError as failure:
+            self.post(session.LearningFailed(failure))
 
     def _fail(self, failure: Exception) -> None:
         if not self.is_over:

@@ -19,7 +19,7 @@ from cospan.wire.codec.messages import decode_coordinator_message, decode_stamp,
 from cospan.wire.codec.past_rounds import decode_recalled
 from cospan.wire.codec.specification import decode_specification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.limits import client_options, max_message_bytes, max_recalled_bytes
+from cospan.wire.limits import client_options, max_membership_bytes, max_message_bytes, max_recalled_bytes
 from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds, Stamp
 from cospan.wire.security.tls import TlsFiles, TlsMaterial, TlsSource
 
@@ -100,10 +100,17 @@ class GrpcTransport:
         """Whether the coordinator stays on this machine, and a failed attempt costs next to nothing."""
         self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
+    @property
+    def tls(self) -> TlsSource | None:
+        """The certificates in use; None without TLS."""
+        return self._tls
+
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
         d, r, pooled = specification.feature_dim, specification.rank, specification.pooled_length
         limit = max_message_bytes(d, r, self._group_size, pooled=pooled)
+        if specification.secure_sums:
+            limit += max_membership_bytes(specification.agents)
         address = await self._where.now()
         proxied = await proxy_of(address) is not None
         channel = open_channel(address, client_options(limit), self._tls, proxied=proxied)
@@ -161,6 +168,12 @@ def is_near(transport: Transport) -> bool:
     A transport of another kind says so by an attribute `is_near`, which is True.
     """
     return getattr(transport, "is_near", False) is True
+
+
+def tls_of(transport: Transport) -> TlsSource | None:
+    """The certificates that a transport uses; None without TLS. One of another kind has an attribute `tls`."""
+    source = getattr(transport, "tls", None)
+    return source if isinstance(source, TlsSource) else None
 
 
 class GrpcAgentStream:

@@ -1,13 +1,15 @@
 """Enumerations as numbers, and checks of values that a peer has sent, which raise InvalidMessageError."""
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 
-from cospan.core.specification import unprintable_problem
+from cospan.core.specification import agent_id_problem, unprintable_problem
 from cospan.wire.errors import InvalidMessageError
+from cospan.wire.limits import MAX_GROUP
 from cospan.wire.text import MAX_TEXT
 
 _E = TypeVar("_E", bound=Enum)
@@ -46,3 +48,16 @@ def identifier(value: str, field: str, most: int) -> str:
     problem = unprintable_problem(field, bounded_text(value, field, most))
     require(problem is None, problem or "")
     return value
+
+
+def sorted_agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
+    """The names in sorted order, so that a set of agents has one spelling."""
+    if not names:
+        return ()  # of a gradient: all agents of the process
+    require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
+    listed = sorted(names)
+    require(len(set(listed)) == len(listed), f"{field} names an agent twice")
+    for name in listed:
+        problem = agent_id_problem(name)
+        require(problem is None, f"{field}: {problem}")
+    return tuple(listed)

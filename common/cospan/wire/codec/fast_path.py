@@ -103,7 +103,8 @@ class MessageLayout:
     @classmethod
     def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "MessageLayout | None":
         """The layout of a request that was decoded to this upload; None if it is not a frequent one."""
-        if specification.method.brings_estimates_in(upload.round):
+        masked = not isinstance(upload.contribution, Contribution)
+        if masked or specification.method.brings_estimates_in(upload.round):
             return None
         try:
             offset = _end_of_head(request)
@@ -302,7 +303,7 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]
 
 def _arrays(upload: GradientUpload) -> dict[str, Float[np.ndarray, "..."]]:
     """Name → matrix, as decoded in full."""
-    contribution = upload.contribution
+    contribution = upload.plain
     gradient, moment, pooled = contribution.gradient, contribution.head_second_moment, contribution.pooled
     found = {"moment": moment, "pooled": pooled}
     if isinstance(gradient, DenseMatrix):

@@ -4,7 +4,6 @@ Decoding checks everything before anything is used, and raises only InvalidMessa
 """
 
 import math
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -18,11 +17,29 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.codec.bounds import check_basis, check_contribution, check_head_covariance
-from cospan.wire.codec.checks import bounded_text, from_enum, identifier, numbers_of, require
+from cospan.wire.codec.checks import (
+    bounded_text,
+    from_enum,
+    identifier,
+    numbers_of,
+    require,
+    sorted_agent_ids,
+)
 from cospan.wire.codec.matrices import decode_matrix, decode_shaped, encode_matrix, fill_matrix, narrowest
+from cospan.wire.codec.secure_sums import (
+    decode_epoch_id,
+    decode_masked,
+    decode_members,
+    decode_membership,
+    decode_proofs,
+    encode_members,
+    encode_proofs,
+    fill_masked,
+    fill_membership,
+)
 from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.limits import MAX_GROUP, MAX_ROUND
+from cospan.wire.limits import MAX_ROUND
 from cospan.wire.text import MAX_TEXT, printable
 
 _DISPOSITION = numbers_of(m.Disposition, pb.GradientDisposition.DESCRIPTOR)
@@ -52,6 +69,8 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
         case m.Leave():
             leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
             return pb.CollaborateRequest(leave=leave)
+        case m.RoundDeclined():
+            return pb.CollaborateRequest(declined=pb.RoundDeclined(round=message.round))
         case m.Join():
             return pb.CollaborateRequest(join=_encode_join(message))
 
@@ -72,6 +91,9 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
             return m.Leave(printable(bounded_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
             return _decode_join(request.join)
+        case "declined":
+            require(spec.secure_sums, "the request declines a round, and this run has no secure sums")
+            return m.RoundDeclined(request.declined.round)
         case _:
             raise InvalidMessageError("the request carries no event")
 
@@ -95,6 +117,8 @@ def _encode_join(join: m.Join) -> pb.Join:
         client_version=join.client_version,
         site_claim_id=join.site_claim_id,
         keeps_state=join.keeps_state,
+        sum_members=encode_members(join.sum_members),
+        key_proofs=encode_proofs(join.key_proofs),
     )
     if join.resumption is not None:
         message.resumption.session_token = join.resumption.session_token
@@ -120,7 +144,7 @@ def _decode_join(message: pb.Join) -> m.Join:
     require(claim_problem is None, f"join.site_claim_id: {claim_problem}")
     return m.Join(
         instance_id=identifier(message.instance_id, "join.instance_id", 64),
-        agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
+        agent_ids=sorted_agent_ids(message.agent_ids, "join.agent_ids"),
         feature_dim=message.feature_dim,
         feature_fingerprint=identifier(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
         workload=identifier(message.workload, "join.workload", MAX_NAME),
@@ -128,26 +152,18 @@ def _decode_join(message: pb.Join) -> m.Join:
         resumption=resumption,
         site_claim_id=message.site_claim_id,
         keeps_state=message.keeps_state,
+        sum_members=decode_members(message.sum_members, "join.sum_members"),
+        key_proofs=decode_proofs(message.key_proofs, "join.key_proofs"),
     )
-
-
-def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
-    """The names in sorted order, so that a set of agents has one spelling."""
-    if not names:
-        return ()  # of a gradient: all agents of the process
-    require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
-    listed = sorted(names)
-    require(len(set(listed)) == len(listed), f"{field} names an agent twice")
-    for name in listed:
-        problem = agent_id_problem(name)
-        require(problem is None, f"{field}: {problem}")
-    return tuple(listed)
 
 
 def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> None:
     contribution = upload.contribution
     message.round, message.weight = upload.round, contribution.weight
     message.agent_ids.extend(upload.agent_ids)
+    if isinstance(contribution, m.MaskedVector):
+        fill_masked(message.masked, contribution)
+        return
     if upload.td_error is not None:
         message.td_error = upload.td_error
     message.bounded_agent_ids.extend(upload.bounded)
@@ -167,6 +183,9 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
 def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
     if not 0.0 < message.weight < math.inf:
         raise InvalidMessageError(f"gradient.weight is {message.weight}; it must be above 0 and finite")
+    if spec.secure_sums:
+        agent_ids = sorted_agent_ids(message.agent_ids, "gradient.agent_ids")
+        return m.GradientUpload(message.round, decode_masked(message, spec), agent_ids)
     moment = None
     if message.HasField("head_second_moment"):
         moment = decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
@@ -185,11 +204,11 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     )
     return m.GradientUpload(
         round=message.round,
-        agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
+        agent_ids=sorted_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=contribution,
         td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
-        bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
-        improved=_agent_ids(message.improved_agent_ids, "gradient.improved_agent_ids"),
+        bounded=sorted_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
+        improved=sorted_agent_ids(message.improved_agent_ids, "gradient.improved_agent_ids"),
     )
 
 
@@ -274,6 +293,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
         case m.BasisUpdate():
             fill_matrix(response.basis_update.basis, message.basis)
             fill_head_covariance(response.basis_update, message.head_covariance)
+            response.basis_update.epoch_id = message.epoch_id
         case m.Welcome():
             response.welcome.CopyFrom(
                 pb.Welcome(
@@ -288,6 +308,8 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
                 )
             )
             fill_head_covariance(response.welcome, message.head_covariance)
+            if message.membership is not None:
+                fill_membership(response.welcome.membership, message.membership)
         case m.Receipt():
             response.receipt.gradient_round = message.gradient_round
             response.receipt.disposition = _DISPOSITION[message.disposition]
@@ -298,6 +320,8 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
             fill_head_covariance(response.finish, message.head_covariance)
         case m.Drain():
             response.drain.resume_after_seconds = message.resume_after_seconds
+        case m.SumMembers():
+            fill_membership(response.membership, message)
     return response
 
 
@@ -312,7 +336,8 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
         case "basis_update":
             update = response.basis_update
             basis = decode_basis(update.basis, "basis")
-            return m.BasisUpdate(stamp, basis, decode_head_covariance(update, "head_covariance", basis.shape[1]))
+            covariance = decode_head_covariance(update, "head_covariance", basis.shape[1])
+            return m.BasisUpdate(stamp, basis, covariance, decode_epoch_id(update.epoch_id, "epoch_id"))
         case "welcome":
             return _decode_welcome(stamp, response.welcome)
         case "receipt":
@@ -330,6 +355,8 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
                 f"drain.resume_after_seconds is {seconds}; it must be 0 or more and finite",
             )
             return m.Drain(stamp=stamp, resume_after_seconds=seconds)
+        case "membership":
+            return decode_membership(stamp, response.membership, "membership")
         case _:
             raise InvalidMessageError("the response carries no event")
 
@@ -395,8 +422,13 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
         basis=basis,
         first_round=message.first_round,
         started=message.started,
-        agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),
+        agent_ids=sorted_agent_ids(message.agent_ids, "welcome.agent_ids"),
         site_index=message.site_index if message.HasField("site_index") else None,
         coordinator_started=started,
         head_covariance=covariance,
+        membership=(
+            decode_membership(stamp, message.membership, "welcome.membership")
+            if message.HasField("membership")
+            else None
+        ),
     )

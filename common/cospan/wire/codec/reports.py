@@ -39,6 +39,7 @@ def encode_run_report(report: m.RunReport) -> pb.GetRunResponse:
         agents=[_encode_agent(agent) for agent in report.agents],
         finish_cause=(FINISH_CAUSE[report.finish_cause] if report.finish_cause else pb.FINISH_CAUSE_UNSPECIFIED),
         rounds_per_second=report.rounds_per_second,
+        epoch_members=report.epoch_members,
     )
 
 
@@ -64,6 +65,7 @@ def decode_run_report(message: pb.GetRunResponse) -> m.RunReport:
             from_enum(FINISH_CAUSE, message.finish_cause, "finish_cause") if message.finish_cause else None
         ),
         rounds_per_second=_number(message.rounds_per_second, "rounds_per_second"),
+        epoch_members=message.epoch_members,
     )
 
 

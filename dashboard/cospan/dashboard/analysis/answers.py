@@ -323,6 +323,8 @@ def _next_of_sites(facts: Facts, answers: dict[str, Answer]) -> Iterator[str]:
         yield "Wait: errors of a young run change. If a site stays worse than alone, use its own LSTD there."
     if answers["slow"].agents and not facts.over:
         remedy = "a shorter deadline" if facts.has_quorum else "--quorum, so that rounds do not wait for it"
+        if facts.specification.secure_sums:
+            remedy = "a shorter --round-timeout-seconds; secure sums have no quorum"
         yield f"Look at {listed(answers['slow'].agents, _NAMED)}, or use {remedy}."
 
 

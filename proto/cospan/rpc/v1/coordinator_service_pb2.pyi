@@ -155,6 +155,7 @@ class CollaborateRequest(_message.Message):
     GRADIENT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    DECLINED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def join(self) -> Global___Join:
         """The first message of every stream, and only the first."""
@@ -171,6 +172,10 @@ class CollaborateRequest(_message.Message):
     def leave(self) -> Global___Leave:
         """The agent leaves; rounds no longer wait for it."""
 
+    @_builtins.property
+    def declined(self) -> Global___RoundDeclined:
+        """With secure sums: no vector will come for a round."""
+
     def __init__(
         self,
         *,
@@ -178,12 +183,13 @@ class CollaborateRequest(_message.Message):
         gradient: Global___SubspaceGradient | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         leave: Global___Leave | None = ...,
+        declined: Global___RoundDeclined | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gradient", b"gradient", "heartbeat", b"heartbeat", "join", b"join", "leave", b"leave"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["declined", b"declined", "event", b"event", "gradient", b"gradient", "heartbeat", b"heartbeat", "join", b"join", "leave", b"leave"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gradient", b"gradient", "heartbeat", b"heartbeat", "join", b"join", "leave", b"leave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declined", b"declined", "event", b"event", "gradient", b"gradient", "heartbeat", b"heartbeat", "join", b"join", "leave", b"leave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["join", "gradient", "heartbeat", "leave"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["join", "gradient", "heartbeat", "leave", "declined"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -204,6 +210,8 @@ class Join(_message.Message):
     RESUMPTION_FIELD_NUMBER: _builtins.int
     SITE_CLAIM_ID_FIELD_NUMBER: _builtins.int
     KEEPS_STATE_FIELD_NUMBER: _builtins.int
+    SUM_MEMBERS_FIELD_NUMBER: _builtins.int
+    KEY_PROOFS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once. With
     other `agent_ids` the process joins again, and its older session that hosted any of them ends.
@@ -236,6 +244,14 @@ class Join(_message.Message):
     def resumption(self) -> Global___SessionResumption:
         """Set after a broken stream, to continue its session."""
 
+    @_builtins.property
+    def sum_members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SumMember]:
+        """With secure sums: the process as a member of sums, or the processes below a relay; 1 to 65,536. Empty without."""
+
+    @_builtins.property
+    def key_proofs(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyProof]:
+        """With secure sums and TLS: that the members' keys are theirs, one for each. Empty without TLS."""
+
     def __init__(
         self,
         *,
@@ -248,14 +264,104 @@ class Join(_message.Message):
         resumption: Global___SessionResumption | None = ...,
         site_claim_id: _builtins.str = ...,
         keeps_state: _builtins.bool = ...,
+        sum_members: _abc.Iterable[Global___SumMember] | None = ...,
+        key_proofs: _abc.Iterable[Global___KeyProof] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resumption", b"resumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "instance_id", b"instance_id", "keeps_state", b"keeps_state", "resumption", b"resumption", "site_claim_id", b"site_claim_id", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "instance_id", b"instance_id", "keeps_state", b"keeps_state", "key_proofs", b"key_proofs", "resumption", b"resumption", "site_claim_id", b"site_claim_id", "sum_members", b"sum_members", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Join: _TypeAlias = Join  # noqa: Y015
+
+@_typing.final
+class SumMember(_message.Message):
+    """A member of secure sums: a process, which masks what its agents send."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_IDS_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """Its X25519 public key (RFC 7748), 32 bytes. It is made in the memory of the process, and in no file."""
+    @_builtins.property
+    def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The agents that the process hosts; empty in a `Join` for all of its `agent_ids`, and then it is the only member."""
+
+    def __init__(
+        self,
+        *,
+        agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumMember: _TypeAlias = SumMember  # noqa: Y015
+
+@_typing.final
+class KeyProof(_message.Message):
+    """Shows that a process whose certificate names its agents has made a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """The public key of the member, 32 bytes."""
+    certificates: _builtins.bytes
+    """The certificate of the process and those between it and the authority, PEM; at most 16 KiB."""
+    signature: _builtins.bytes
+    """ECDSA with SHA-256 by the certificate's key, DER; at most 256 bytes. docs/security/secure-sums.md says over what."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        certificates: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "public_key", b"public_key", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyProof: _TypeAlias = KeyProof  # noqa: Y015
+
+@_typing.final
+class Membership(_message.Message):
+    """The members of an epoch, of whose vectors a round forms one sum. It comes before the first basis of the epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    KEY_PROOFS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SumMember]:
+        """All members, in the order of their public keys; none twice, and no agent in two."""
+
+    @_builtins.property
+    def key_proofs(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyProof]:
+        """With TLS: proofs for the keys of the receiver's neighbours, and maybe of others."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___SumMember] | None = ...,
+        key_proofs: _abc.Iterable[Global___KeyProof] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_proofs", b"key_proofs", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Membership: _TypeAlias = Membership  # noqa: Y015
 
 @_typing.final
 class SessionResumption(_message.Message):
@@ -302,6 +408,7 @@ class SubspaceGradient(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     DENSE_FIELD_NUMBER: _builtins.int
     FACTORED_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
     HEAD_SECOND_MOMENT_FIELD_NUMBER: _builtins.int
     POOLED_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
@@ -331,6 +438,10 @@ class SubspaceGradient(_message.Message):
     @_builtins.property
     def factored(self) -> Global___FactoredMatrix:
         """Its factors, exact for a gradient of low rank."""
+
+    @_builtins.property
+    def masked(self) -> Global___MaskedVector:
+        """With secure sums, and only there, all numbers of the upload, masked. No other number is set then but `weight`."""
 
     @_builtins.property
     def head_second_moment(self) -> _matrix_pb2.Matrix:
@@ -371,19 +482,20 @@ class SubspaceGradient(_message.Message):
         weight: _builtins.float = ...,
         dense: _matrix_pb2.Matrix | None = ...,
         factored: Global___FactoredMatrix | None = ...,
+        masked: Global___MaskedVector | None = ...,
         head_second_moment: _matrix_pb2.Matrix | None = ...,
         pooled: _matrix_pb2.Matrix | None = ...,
         td_error: _builtins.float | None = ...,
         bounded_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         improved_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "pooled", b"pooled", "td_error", b"td_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "masked", b"masked", "payload", b"payload", "pooled", b"pooled", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "improved_agent_ids", b"improved_agent_ids", "payload", b"payload", "pooled", b"pooled", "round", b"round", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "improved_agent_ids", b"improved_agent_ids", "masked", b"masked", "payload", b"payload", "pooled", b"pooled", "round", b"round", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
     _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["dense", "factored"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["dense", "factored", "masked"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__td_error) -> _WhichOneofReturnType__td_error | None: ...
@@ -391,6 +503,56 @@ class SubspaceGradient(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___SubspaceGradient: _TypeAlias = SubspaceGradient  # noqa: Y015
+
+@_typing.final
+class MaskedVector(_message.Message):
+    """One vector of a process, masked: the sum of those of all members of the epoch, modulo 2^64, is the sum without masks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_ID_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    epoch_id: _builtins.bytes
+    """The epoch whose masks were added, 32 bytes. It follows from the membership; docs/security/secure-sums.md says how."""
+    words: _builtins.bytes
+    """Words of 64 bits, little-endian, in the layout of the round (docs/security/secure-sums.md)."""
+    def __init__(
+        self,
+        *,
+        epoch_id: _builtins.bytes = ...,
+        words: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch_id", b"epoch_id", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaskedVector: _TypeAlias = MaskedVector  # noqa: Y015
+
+@_typing.final
+class RoundDeclined(_message.Message):
+    """With secure sums: the process sends no vector for the round, because it has sent one in another epoch, or for another
+    basis: the sum of two epochs would show the difference. The round is void, and the next one opens.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    """The round."""
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoundDeclined: _TypeAlias = RoundDeclined  # noqa: Y015
 
 @_typing.final
 class FactoredMatrix(_message.Message):
@@ -490,6 +652,7 @@ class CollaborateResponse(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stamp(self) -> _run_pb2.StateStamp:
         """The state that the message describes."""
@@ -514,6 +677,10 @@ class CollaborateResponse(_message.Message):
     def drain(self) -> Global___Drain:
         """The coordinator goes down; come back later."""
 
+    @_builtins.property
+    def membership(self) -> Global___Membership:
+        """With secure sums: the members of the epoch of the rounds that follow."""
+
     def __init__(
         self,
         *,
@@ -523,12 +690,13 @@ class CollaborateResponse(_message.Message):
         receipt: Global___GradientReceipt | None = ...,
         finish: Global___Finish | None = ...,
         drain: Global___Drain | None = ...,
+        membership: Global___Membership | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis_update", b"basis_update", "drain", b"drain", "event", b"event", "finish", b"finish", "receipt", b"receipt", "stamp", b"stamp", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis_update", b"basis_update", "drain", b"drain", "event", b"event", "finish", b"finish", "membership", b"membership", "receipt", b"receipt", "stamp", b"stamp", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_update", b"basis_update", "drain", b"drain", "event", b"event", "finish", b"finish", "receipt", b"receipt", "stamp", b"stamp", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_update", b"basis_update", "drain", b"drain", "event", b"event", "finish", b"finish", "membership", b"membership", "receipt", b"receipt", "stamp", b"stamp", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["welcome", "basis_update", "receipt", "finish", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["welcome", "basis_update", "receipt", "finish", "drain", "membership"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -549,6 +717,7 @@ class Welcome(_message.Message):
     SITE_INDEX_FIELD_NUMBER: _builtins.int
     COORDINATOR_STARTED_SECONDS_FIELD_NUMBER: _builtins.int
     HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """Presented after a broken stream, to continue this session."""
     first_round: _builtins.int
@@ -582,6 +751,10 @@ class Welcome(_message.Message):
         the agents' heads. Not set where the method has none.
         """
 
+    @_builtins.property
+    def membership(self) -> Global___Membership:
+        """With secure sums: the members of the epoch of the stamp's round; not set where the session is not among them."""
+
     def __init__(
         self,
         *,
@@ -594,10 +767,11 @@ class Welcome(_message.Message):
         site_index: _builtins.int | None = ...,
         coordinator_started_seconds: _builtins.float = ...,
         head_covariance: _matrix_pb2.Matrix | None = ...,
+        membership: Global___Membership | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "head_covariance", b"head_covariance", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "head_covariance", b"head_covariance", "membership", b"membership", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "coordinator_started_seconds", b"coordinator_started_seconds", "first_round", b"first_round", "head_covariance", b"head_covariance", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "coordinator_started_seconds", b"coordinator_started_seconds", "first_round", b"first_round", "head_covariance", b"head_covariance", "membership", b"membership", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__site_index: _TypeAlias = _typing.Literal["site_index"]  # noqa: Y015
     _WhichOneofArgType__site_index: _TypeAlias = _typing.Literal["_site_index", b"_site_index"]  # noqa: Y015
@@ -613,6 +787,9 @@ class BasisUpdate(_message.Message):
 
     BASIS_FIELD_NUMBER: _builtins.int
     HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
+    EPOCH_ID_FIELD_NUMBER: _builtins.int
+    epoch_id: _builtins.bytes
+    """With secure sums: the epoch of the round, 32 bytes. Only its members take part."""
     @_builtins.property
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t of the stamp's round, d × r, orthonormal columns."""
@@ -628,10 +805,11 @@ class BasisUpdate(_message.Message):
         *,
         basis: _matrix_pb2.Matrix | None = ...,
         head_covariance: _matrix_pb2.Matrix | None = ...,
+        epoch_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "epoch_id", b"epoch_id", "head_covariance", b"head_covariance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1007,6 +1185,7 @@ class GetRunResponse(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     FINISH_CAUSE_FIELD_NUMBER: _builtins.int
     ROUNDS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EPOCH_MEMBERS_FIELD_NUMBER: _builtins.int
     phase: Global___RunPhase.ValueType
     """Its phase."""
     phase_seconds: _builtins.float
@@ -1015,6 +1194,8 @@ class GetRunResponse(_message.Message):
     """Why the run is over; set only when it is."""
     rounds_per_second: _builtins.float
     """Rounds per second over the last few seconds; 0 if none closed."""
+    epoch_members: _builtins.int
+    """With secure sums: number of members of the open round's epoch; 0 without, and while no round is open."""
     @_builtins.property
     def stamp(self) -> _run_pb2.StateStamp:
         """The state that the message describes."""
@@ -1037,10 +1218,11 @@ class GetRunResponse(_message.Message):
         agents: _abc.Iterable[Global___AgentStatus] | None = ...,
         finish_cause: Global___FinishCause.ValueType = ...,
         rounds_per_second: _builtins.float = ...,
+        epoch_members: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "finish_cause", b"finish_cause", "phase", b"phase", "phase_seconds", b"phase_seconds", "rounds_per_second", b"rounds_per_second", "specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "epoch_members", b"epoch_members", "finish_cause", b"finish_cause", "phase", b"phase", "phase_seconds", b"phase_seconds", "rounds_per_second", b"rounds_per_second", "specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1149,7 +1331,7 @@ class WatchRoundsResponse(_message.Message):
     seconds: _builtins.float
     """Seconds from the opening of the round to its close."""
     contributors: _builtins.int
-    """Number of agents whose gradients counted."""
+    """Number of agents whose gradients counted; 0 of a void round, which leaves the basis as it is."""
     basis_movement: _builtins.float
     """‖(I − B_t B_tᵀ) B_{t+1}‖₂, the sine of the largest angle by which the subspace turned; 0 to 1."""
     orthonormality_error: _builtins.float

@@ -264,6 +264,8 @@ class RunSpecification(_message.Message):
     TRIAL_ROUNDS_FIELD_NUMBER: _builtins.int
     EXPLORE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SECURE_SUMS_FIELD_NUMBER: _builtins.int
+    MIN_COHORT_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     """Name of the workload, for people; at most 256 characters."""
     feature_dim: _builtins.int
@@ -315,6 +317,12 @@ class RunSpecification(_message.Message):
     """With improvement: one-sided confidence of the bound on its gain that a new policy has to pass, above 0.5 and
     below 1; 0 without.
     """
+    secure_sums: _builtins.bool
+    """Whether uploads are masked vectors (`MaskedVector`), of which the coordinator learns the sum over all members of an
+    epoch alone. Only with participation of all, aggregation by the mean, and without a warm-up.
+    """
+    min_cohort: _builtins.int
+    """With secure sums: the smallest number of members of an epoch, 2 or more; agents refuse a smaller epoch. 0 without."""
     @_builtins.property
     def method(self) -> Global___Method:
         """The learning rule."""
@@ -342,10 +350,12 @@ class RunSpecification(_message.Message):
         trial_rounds: _builtins.int = ...,
         explore: _builtins.float = ...,
         confidence: _builtins.float = ...,
+        secure_sums: _builtins.bool = ...,
+        min_cohort: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "confidence", b"confidence", "deadline_seconds", b"deadline_seconds", "evaluation_rounds", b"evaluation_rounds", "explore", b"explore", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "improve", b"improve", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "trial_rounds", b"trial_rounds", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "confidence", b"confidence", "deadline_seconds", b"deadline_seconds", "evaluation_rounds", b"evaluation_rounds", "explore", b"explore", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "improve", b"improve", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "min_cohort", b"min_cohort", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "secure_sums", b"secure_sums", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "trial_rounds", b"trial_rounds", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

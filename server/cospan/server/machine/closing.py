@@ -7,6 +7,7 @@ from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.opening import (
     announcement,
     are_connected,
@@ -14,10 +15,11 @@ from cospan.server.machine.opening import (
     is_connected,
     restrict_to_replay,
     start,
+    with_epoch,
 )
 from cospan.server.machine.quorum import deadline_seconds, required_gradients, update_pace
 from cospan.server.machine.state import OVER, CoordinatorState, History, OpenRound, Outcome
-from cospan.wire.messages import Drain, Finish, FinishCause, RunPhase, Stamp
+from cospan.wire.messages import Drain, Finish, FinishCause, MaskedVector, RunPhase, Stamp
 
 
 def quorum_deadline(state: CoordinatorState) -> float | None:
@@ -34,7 +36,11 @@ def quorum_deadline(state: CoordinatorState) -> float | None:
 def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
     """Closes the open round if it awaits nothing, or its quorum's deadline has passed."""
     current = state.open_round
-    if state.phase is not RunPhase.COLLECTING or not current.contributions or state.at_inflight_limit:
+    if state.phase is not RunPhase.COLLECTING or state.at_inflight_limit:
+        return state, ()
+    if cause := _void_cause(current):
+        return _void(state, cause, now)
+    if not current.contributions:
         return state, ()
     absent, former = current.awaited, state.history.absent
     if absent:
@@ -55,17 +61,41 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
     return state.evolve(phase=RunPhase.CLOSING, open_round=current, history=history), commands
 
 
+def _void_cause(current: OpenRound) -> str:
+    """Why a round can have no sum; empty where it may still have one."""
+    if current.void_cause or current.epoch is None:
+        return current.void_cause
+    if len(current.awaited) + len(current.counted) == len(current.epoch.awaited):
+        return ""
+    return "a member of the epoch has departed before its vector came"
+
+
+def _void(state: CoordinatorState, cause: str, now: float) -> Outcome:
+    """Closes a round of secure sums without contributors; the basis, and all that belongs to it, do not change."""
+    move = BasisMove(state.basis, state.basis, state.history.step_memory, head_covariance=state.head_covariance)
+    current = state.open_round.evolve(
+        awaited=EMPTY_SET,
+        counted=EMPTY_SET,
+        contributions=PersistentMap(),
+        pending_basis=move,
+        void_cause=cause,
+    )
+    state = state.evolve(phase=RunPhase.CLOSING, open_round=current)
+    note = events.Note("round-void", state.round, current.departed, cause)
+    return state, (events.StoreRound(_round_record(state, move, now)), note)
+
+
 def reevaluate(state: CoordinatorState, now: float) -> Outcome:
     """After agents have departed: closes the round if it is complete without them.
 
     A replay that has lost all of its agents is abandoned: the round opens again for every agent that is present.
     """
     current = state.open_round
-    abandoned = current.replaying and not current.awaited and not current.contributions
+    abandoned = current.replaying and current.epoch is None and not current.awaited and not current.contributions
     return start(state, now) if abandoned and state.members.sessions else close_if_complete(state, now)
 
 
-def _sorted_contributions(state: CoordinatorState) -> tuple[Contribution, ...]:
+def _sorted_contributions(state: CoordinatorState) -> tuple[Contribution | MaskedVector, ...]:
     """In the order of agent ids, so that the sum does not depend on the order of arrival."""
     contributions = state.open_round.contributions.items()
     return tuple(contribution for _, contribution in sorted(contributions, key=itemgetter(0)))
@@ -78,6 +108,8 @@ def on_basis_computed(state: CoordinatorState, event: events.BasisComputed, now:
     """Stores the round, and announces the next one at once if a restart would give the same bits."""
     if event.round != state.round or state.open_round.pending_basis is not None:
         return state, ()
+    if event.void_cause:
+        return _void(state, event.void_cause, now)
     noted = _note_left_out(state, event)
     state, more = _update_outliers(state, event.move)
     noted += more
@@ -86,7 +118,7 @@ def on_basis_computed(state: CoordinatorState, event: events.BasisComputed, now:
     if not early:
         return state.evolve(open_round=state.open_round.evolve(pending_basis=event.move)), (store, *noted)
     state = _advance(state, event.move, now, durable_round=state.durability.durable_round)
-    return state, (announcement(state), store, *noted)
+    return state, (*announcement(state), store, *noted)
 
 
 def on_basis_failed(state: CoordinatorState, event: events.BasisFailed, now: float) -> Outcome:
@@ -186,7 +218,7 @@ def _on_round_stored(state: CoordinatorState, record: events.RoundRecord, now: f
         text = f"all {state.round} rounds are done"
         state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
         return state, (report, *commands)
-    return state, (announcement(state), report)
+    return state, (*announcement(state), report)
 
 
 def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_round: int) -> CoordinatorState:
@@ -205,8 +237,9 @@ def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_ro
         history=_update_history(state, move),
         durability=durability,
     )
+    before = current.epoch
     state = begin_round(state, now)
-    return restrict_to_replay(state) if replays else state
+    return with_epoch(restrict_to_replay(state) if replays else state, before)
 
 
 def _update_history(state: CoordinatorState, move: BasisMove) -> History:

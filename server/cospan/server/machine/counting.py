@@ -4,12 +4,12 @@ from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.run_fields import Participation
 from cospan.server.machine.closing import close_if_complete
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
-from cospan.server.machine.events import GradientArrived, GradientsArrived, Send
+from cospan.server.machine.events import DeclineArrived, GradientArrived, GradientsArrived, Send
 from cospan.server.machine.quorum import required_gradients
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState, History, Outcome
 from cospan.wire.errors import InvalidMessageError, OutOfTurnError
-from cospan.wire.messages import Disposition, GradientUpload, Receipt, RunPhase
+from cospan.wire.messages import Disposition, GradientUpload, MaskedVector, Receipt, RunPhase
 
 
 def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> Outcome:
@@ -23,7 +23,8 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
     _check_gradient(state, session, upload, agents)
     session = session.heard(now)
     # No agent of an awaited block has counted, and all of them take part: single agents need no look-up.
-    if upload.round != state.round or not state.open_round.awaited.has(agents):
+    fresh = upload.round == state.round and state.open_round.awaited.has(agents)
+    if not fresh or not _is_of_epoch(state, upload):
         disposition = _disposition(state, upload.round, agents)
         if disposition is not None:
             receipt = Receipt(state.stamp, upload.round, disposition)
@@ -45,6 +46,29 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
         history=history,
     )
     return close_if_complete(state, now)
+
+
+def on_decline(state: CoordinatorState, event: DeclineArrived, now: float) -> Outcome:
+    """Makes the open round void where it waits for a vector of this process; one that is counted stays so.
+
+    Raises:
+        SessionUnknownError: its session does not exist.
+    """
+    session = state.session(event.token)
+    state = state.with_session(session.heard(now))
+    if event.round != state.round or not state.open_round.awaited.has(session.agent_ids):
+        return state, ()
+    cause = "a member has sent a vector for this round before, in another epoch or at another basis"
+    return close_if_complete(state.evolve(open_round=state.open_round.evolve(void_cause=cause)), now)
+
+
+def ignore_decline(state: CoordinatorState, event: DeclineArrived, now: float) -> Outcome:
+    """No round waits for it.
+
+    Raises:
+        SessionUnknownError: its session does not exist.
+    """
+    return state.with_session(state.session(event.token).heard(now)), ()
 
 
 def ignore_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> Outcome:
@@ -71,6 +95,7 @@ def is_batchable(state: CoordinatorState, token: str, upload: GradientUpload) ->
         and upload.round == state.round
         and _is_whole(session, upload)
         and state.open_round.awaited.has(session.agent_ids)
+        and _is_of_epoch(state, upload)
     )
 
 
@@ -84,7 +109,7 @@ def on_gradients(state: CoordinatorState, event: GradientsArrived, now: float) -
     if not event.uploads or state.specification.participation is not Participation.ALL:
         raise ValueError("a batch needs a gradient, and a run of full participation")
     sessions, blocks = members.sessions, list[Block]()
-    summed, heard = dict[str, Contribution](), dict[str, Session]()
+    summed, heard = dict[str, Contribution | MaskedVector](), dict[str, Session]()
     awaits_all = current.awaited is members.present  # as in nearly every case; then no block needs a look-up
     for token, upload in event.uploads.items():
         session = sessions.get(token)
@@ -93,6 +118,7 @@ def on_gradients(state: CoordinatorState, event: GradientsArrived, now: float) -
             or upload.round != state.round
             or not _is_whole(session, upload)
             or not (awaits_all or current.awaited.has(session.agent_ids))
+            or not _is_of_epoch(state, upload)
         ):
             raise ValueError(f"a gradient of round {upload.round} cannot be counted in a batch")
         blocks.append(session.agent_ids)
@@ -148,6 +174,12 @@ def _summed_agents(session: Session, upload: GradientUpload) -> Block:
     return upload.agent_ids
 
 
+def _is_of_epoch(state: CoordinatorState, upload: GradientUpload) -> bool:
+    """Whether an upload is what this round adds: with secure sums a vector masked in its epoch."""
+    vector, epoch = upload.contribution, state.open_round.epoch
+    return epoch is None or (isinstance(vector, MaskedVector) and vector.epoch_id == epoch.id)
+
+
 def _check_gradient(state: CoordinatorState, session: Session, upload: GradientUpload, agents: Block) -> None:
     if agents is not session.agent_ids and not set(agents) <= set(session.agent_ids):
         foreign = sorted(set(agents) - set(session.agent_ids))[0]
@@ -156,6 +188,10 @@ def _check_gradient(state: CoordinatorState, session: Session, upload: GradientU
         raise InvalidMessageError(
             f"gradient.weight is {upload.contribution.weight:g}; the sum is over {len(agents)} agents"
         )
+    if state.specification.secure_sums and agents is not session.agent_ids:
+        raise InvalidMessageError("gradient.agent_ids must be all agents of the process; this run has secure sums")
+    if state.phase is RunPhase.WAITING and state.specification.secure_sums and upload.round < state.round:
+        return  # of a round that was void; a smaller fleet than the smallest cohort is waited for
     if state.phase is RunPhase.WAITING or upload.round > state.round:
         raise OutOfTurnError(
             f"a gradient of round {upload.round} came while round {state.round} is "
@@ -170,6 +206,8 @@ def _disposition(state: CoordinatorState, round_number: int, agents: Block) -> D
     left_out = state.open_round.replaying and not state.durability.replay_agents.issuperset(agents)
     if state.phase is not RunPhase.COLLECTING or left_out:
         return Disposition.LATE
+    if state.specification.secure_sums:
+        return Disposition.LATE  # the open round does not await it
     fresh = round_number == state.round
     return None if fresh or _accepts_stale(state, round_number, agents) else Disposition.LATE
 

@@ -187,6 +187,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         {
             "": "its agents depart, and are not awaited any more",
             "it is the last session in COLLECTING, and does not return": "FINISHED (no agents)",
+            "the round awaits its vector (secure sums)": "CLOSING: the round is void",
         },
     ),
     Transition(OVER, events.LeaveArrived, _ignore_leave, {"": "ignored: the sessions end with the process"}),
@@ -198,6 +199,15 @@ TRANSITIONS: tuple[Transition, ...] = (
             "": "the session is *lost*, and awaited until it comes back or times out",
             "a newer stream has replaced it": "ignored",
         },
+    ),
+    Transition(
+        _COLLECTING,
+        events.DeclineArrived,
+        counting.on_decline,
+        {"the round awaits its vector (secure sums)": "CLOSING: the round is *void*; the basis does not change"},
+    ),
+    Transition(
+        _WAITING + _CLOSING + OVER, events.DeclineArrived, counting.ignore_decline, {"": "the session is alive"}
     ),
     _ignored(events.StreamClosed, OVER, "the sessions end with the process"),
     Transition(

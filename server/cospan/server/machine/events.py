@@ -65,6 +65,14 @@ class LeaveArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclineArrived:
+    """With secure sums: a process sends no vector for a round."""
+
+    token: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class StreamClosed:
     """A stream has ended without a leave."""
 
@@ -84,6 +92,8 @@ class BasisComputed:
     """Indices of the contributions left out because the arithmetic fails with them, in the order of agent ids."""
     problem: str = ""
     """How it fails with them, in one sentence."""
+    void_cause: str = ""
+    """With secure sums: why the round is void, in one sentence; empty where it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,7 @@ Event: TypeAlias = (
     | GradientsArrived
     | HeartbeatArrived
     | LeaveArrived
+    | DeclineArrived
     | StreamClosed
     | BasisComputed
     | BasisFailed
@@ -152,7 +163,7 @@ class Send:
     """Send a message to one session."""
 
     token: str
-    message: messages.Welcome | messages.Receipt
+    message: messages.Welcome | messages.Receipt | messages.SumMembers
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -168,7 +179,8 @@ class ComputeBasis:
 
     round: int
     basis: Float[np.ndarray, "d r"]
-    contributions: tuple[Contribution, ...]
+    contributions: tuple[Contribution | messages.MaskedVector, ...]
+    """In the order of agent ids; with secure sums all are masked vectors."""
     step_memory: Float[np.ndarray, " m"] | None = None
     head_covariance: Float[np.ndarray, "r r"] | None = None
 

@@ -6,9 +6,11 @@ is limited, far above what a fleet of the specification's size needs.
 
 from dataclasses import replace
 
+from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import SITE_PREFIX, RunSpecification
 from cospan.server.machine import events
 from cospan.server.machine.collections.persistent_map import PersistentMap
+from cospan.server.machine.secure_sums.epochs import Offer, offer_of
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.state import CoordinatorState, Outcome
 from cospan.wire.errors import (
@@ -34,10 +36,12 @@ def admit(state: CoordinatorState, event: events.JoinRequested, now: float) -> O
     """
     _check_joinable(state, event.join)
     event, site_index = _assign_site(state, event)
+    offer = offer_of(event.join) if state.specification.secure_sums else None
     state = _update_last_announced(state, event.join)
-    known = _resumable_session(state, event.join)
+    known = _resumable_session(state, event.join, offer)
+    _check_keys(state, offer, known)
     if known is not None:
-        return _resume_session(state, known, event, now)
+        return _resume_session(_with_offer(state, known.token, offer), known, event, now)
     _check_capacity(state, event.join.agent_ids)
     state, before = _displace(state, event.join, now)
     if not state.specification.feature_fingerprint:
@@ -54,10 +58,12 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outco
         agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
         for agent in session.agent_ids
     }
-    sessions = members.sessions.remove(token)
+    sessions, offer = members.sessions.remove(token), members.offers.get(token)
     state = state.evolve(
         members=members.evolve(
             sessions=sessions,
+            offers=members.offers if offer is None else members.offers.remove(token),
+            keys=members.keys if offer is None else members.keys.remove(*offer.keys),
             hosts=members.hosts.remove(*session.agent_ids),
             present=members.present.remove(session.agent_ids),
             departures=members.departures.update(departures),
@@ -89,6 +95,8 @@ def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
     """The welcome of a session that joins or comes back."""
     running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
     past = running and state.open_round.awaited.isdisjoint(session.agent_ids)
+    epoch = state.open_round.epoch
+    takes_part = epoch is not None and session.token in epoch.tokens
     return Welcome(
         stamp=state.stamp,
         session_token=session.token,
@@ -100,6 +108,7 @@ def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
         agent_ids=session.agent_ids,
         site_index=session.site_index,
         coordinator_started=state.config.coordinator_started,
+        membership=epoch.named_to(session.token, state.stamp) if epoch is not None and takes_part else None,
     )
 
 
@@ -136,12 +145,41 @@ def _check_capacity(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None
             f"this run has had {known} agents, and with {new} more it would be above {most}; use names that it "
             "knows, or begin a run of more agents"
         )
+    if not state.specification.secure_sums:
+        return
+    together = len(hosts) + sum(1 for agent in agent_ids if agent not in hosts)
+    capacity = layout_of(state.specification, 0).capacity
+    if together > capacity:
+        raise TooManyAgentsError(
+            f"a secure sum of this run has room for {capacity} agents, and with these there would be {together}; "
+            "begin a run of more agents"
+        )
 
 
-def _resumable_session(state: CoordinatorState, join: Join) -> Session | None:
+def _check_keys(state: CoordinatorState, offer: Offer | None, known: Session | None) -> None:
+    """Raises InvalidMessageError if another session has offered one of the keys."""
+    if offer is None:
+        return
+    for key in offer.keys:
+        token = state.members.keys.get(key)
+        if token is not None and (known is None or token != known.token):
+            raise InvalidMessageError("join.sum_members has a key of another session; each process makes its own")
+
+
+def _with_offer(state: CoordinatorState, token: str, offer: Offer | None) -> CoordinatorState:
+    """The state with what a session offers."""
+    members = state.members
+    if offer is None or members.offers.get(token) == offer:
+        return state
+    keys = members.keys.update(dict.fromkeys(offer.keys, token))
+    return state.evolve(members=members.evolve(offers=members.offers.set(token, offer), keys=keys))
+
+
+def _resumable_session(state: CoordinatorState, join: Join, offer: Offer | None) -> Session | None:
     """The session that the join resumes; None if it needs a new one.
 
-    A process that joins twice under one instance id has not received the first answer: that is one join.
+    A process that joins twice under one instance id has not received the first answer: that is one join. With
+    another key it is another member of secure sums, and so another session.
     """
     members = state.members
     if join.resumption is not None:
@@ -150,14 +188,22 @@ def _resumable_session(state: CoordinatorState, join: Join) -> Session | None:
             raise SessionUnknownError(f"the session is not one of run {state.config.run_id} any more; join again")
         if session.instance_id != join.instance_id or session.agent_ids != join.agent_ids:
             raise SessionUnknownError("the session belongs to another process; join again")
+        if not _has_same_keys(state, session.token, offer):
+            raise SessionUnknownError("the session belongs to a process with another key; join again")
         return session
     for agent in join.agent_ids:
         token = members.hosts.get(agent)
         if token is not None:
             session = members.sessions[token]
             same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
-            return session if same else None
+            return session if same and _has_same_keys(state, token, offer) else None
     return None
+
+
+def _has_same_keys(state: CoordinatorState, token: str, offer: Offer | None) -> bool:
+    """Whether a session has offered these keys, or none since the coordinator was started."""
+    before = state.members.offers.get(token)
+    return offer is None or before is None or before.members == offer.members
 
 
 def _update_last_announced(state: CoordinatorState, join: Join) -> CoordinatorState:
@@ -310,7 +356,8 @@ def _open_session(
         site_claims=claims,
         deserted_since=None,
     )
-    state = state.evolve(members=members, open_round=current)
+    offer = offer_of(join) if state.specification.secure_sums else None
+    state = _with_offer(state.evolve(members=members, open_round=current), session.token, offer)
     welcome = events.Send(session.token, welcome_of(state, session))
     return state, (*before, events.StoreMember(session), welcome, events.Note("agent-joined", state.round, agents))
 
@@ -319,7 +366,10 @@ def _joins_open_round(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
     """Whether the open round waits for agents that join now.
 
     If one of them was counted in it, in an earlier process, the sum over all of them would count that one twice.
+    With secure sums the members of an open round are fixed.
     """
+    if state.specification.secure_sums:
+        return False
     current = state.open_round
     allowed = not current.replaying or state.durability.replay_agents.issuperset(agents)
     return state.phase is RunPhase.COLLECTING and allowed and current.counted.isdisjoint(agents)

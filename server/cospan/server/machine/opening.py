@@ -9,8 +9,9 @@ stored before it is announced.
 
 from cospan.core.run_fields import Participation
 from cospan.server.machine.collections.agent_set import Block
-from cospan.server.machine.events import Broadcast, Note
+from cospan.server.machine.events import Broadcast, Command, Note, Send
 from cospan.server.machine.quorum import required_gradients
+from cospan.server.machine.secure_sums.epochs import Epoch, formed
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState, OpenRound, Outcome
 from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
@@ -33,7 +34,6 @@ def start(state: CoordinatorState, now: float) -> Outcome:
     repeats = state.specification.participation is Participation.ALL
     replays = repeats and bool(agents) and agents <= connected_agents(state)
     state = begin_round(state, now)
-    state = state.evolve(history=state.history.evolve(started=True))
     if replays:
         # Every contributor is back and sends the same gradient again: the round comes to the same bits.
         newest = min(state.durability.last_announced_round, state.round + state.config.max_inflight_rounds)
@@ -41,13 +41,60 @@ def start(state: CoordinatorState, now: float) -> Outcome:
         state = restrict_to_replay(state.evolve(durability=durability))
     else:
         state = state.evolve(durability=state.durability.evolve(replay_agents=frozenset()))
+    state = with_epoch(state, None)
+    if state.phase is RunPhase.WAITING:  # too few for a sum; maybe enough with those who would not repeat the round
+        return start(state, now) if replays else (state, announcement(state))
+    state = state.evolve(history=state.history.evolve(started=True))
     started = Note(kind, state.round, tuple(sorted(state.members.hosts)))
-    return state, (announcement(state), started)
+    return state, (*announcement(state), started)
 
 
-def announcement(state: CoordinatorState) -> Broadcast:
-    """Tells every session of the open round: its basis, and the head covariance where there is one."""
-    return Broadcast(BasisUpdate(state.stamp, state.basis, state.head_covariance))
+def announcement(state: CoordinatorState) -> tuple[Command, ...]:
+    """Tells every session of the open round: its basis, and the head covariance where there is one.
+
+    With secure sums the members of a new epoch are told of it first.
+    """
+    epoch = state.open_round.epoch
+    if state.phase is RunPhase.WAITING:
+        text = (
+            f"fewer than {state.specification.min_cohort} processes are here, and of fewer no sum is formed "
+            "(min_cohort); the run waits for more"
+        )
+        return (Note("cohort-small", state.round, tuple(sorted(state.members.hosts)), text),)
+    if epoch is None:
+        return (Broadcast(BasisUpdate(state.stamp, state.basis, state.head_covariance)),)
+    told = tuple(Send(token, epoch.named_to(token, state.stamp)) for token in sorted(epoch.untold))
+    return (*told, Broadcast(BasisUpdate(state.stamp, state.basis, state.head_covariance, epoch.id)))
+
+
+def with_epoch(state: CoordinatorState, before: Epoch | None) -> CoordinatorState:
+    """The state whose open round has its epoch, if the run has secure sums; WAITING if it would be too small.
+
+    Args:
+        state: whose round was just opened.
+        before: the epoch of the round before, which continues if nothing has changed.
+    """
+    if not state.specification.secure_sums:
+        return state
+    current, members = state.open_round, state.members
+    epoch = formed(state.config.run_id, current.awaited, members.offers, members.hosts, before)
+    if len(epoch.membership.members) < state.specification.min_cohort:
+        return state.evolve(
+            phase=RunPhase.WAITING,
+            open_round=_EMPTY_ROUND,
+            members=members.evolve(deserted_since=None),
+            durability=state.durability.evolve(replay_agents=frozenset()),
+        )
+    return state.evolve(open_round=current.evolve(epoch=epoch, awaited=epoch.awaited))
+
+
+def has_cohort(state: CoordinatorState) -> bool:
+    """Whether enough processes are connected for a sum; always without secure sums."""
+    if not state.specification.secure_sums:
+        return True
+    sessions, offers = state.members.sessions, state.members.offers
+    connected = sum(len(offer.members) for token, offer in offers.items() if is_connected(sessions[token]))
+    return connected >= state.specification.min_cohort
 
 
 def begin_round(state: CoordinatorState, now: float) -> CoordinatorState:
@@ -88,8 +135,11 @@ def _fleet_is_ready(state: CoordinatorState, now: float) -> bool:
     # Called at every join: cheap tests first, because most of the time the answer is no.
     agents = state.durability.replay_agents
     if not agents:
+        if state.history.started and state.specification.secure_sums:
+            return has_cohort(state)
         enough = state.specification.agents
-        return len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough
+        there = len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough
+        return there and has_cohort(state)
     late = now - state.phase_since >= state.config.return_seconds
     back = sum(are_connected(state, (agent,)) for agent in agents)
     return back >= required_gradients(state.specification, len(agents)) or (late and bool(connected_agents(state)))

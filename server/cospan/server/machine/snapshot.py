@@ -83,5 +83,12 @@ def restored_state(saved: SavedRun, config: CoordinatorConfig, now: float) -> Co
         round=saved.round,
         members=members,
         history=history,
-        durability=Durability(durable_round=saved.round, replay_agents=saved.last_contributors),
+        durability=Durability(durable_round=saved.round, replay_agents=_replay_agents(saved)),
     )
+
+
+def _replay_agents(saved: SavedRun) -> frozenset[str]:
+    """Who has to repeat the open round: the contributors of the last one; after a void one all that are present."""
+    if saved.round and not saved.last_contributors:
+        return frozenset(agent for session in saved.sessions for agent in session.agent_ids)
+    return saved.last_contributors

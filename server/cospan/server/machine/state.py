@@ -18,10 +18,11 @@ from cospan.server.machine.collections.participation_counts import Participation
 from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import Command, EndRun, Suspend
 from cospan.server.machine.quorum import QuorumPace
+from cospan.server.machine.secure_sums.epochs import Epoch, Offers
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.wire.errors import SessionUnknownError
 from cospan.wire.limits import rounds_ahead
-from cospan.wire.messages import FinishCause, RunPhase, Stamp
+from cospan.wire.messages import FinishCause, MaskedVector, RunPhase, Stamp
 
 OVER = (RunPhase.FINISHED, RunPhase.DRAINING)
 """The phases in which this process opens no further round."""
@@ -77,6 +78,10 @@ class Members(Part):
     """Site claim id → the site assigned to it, oldest claim first."""
     deserted_since: float | None = None
     """When the last session ended; None while there is one, and before the first round."""
+    offers: Offers = field(default_factory=PersistentMap)
+    """With secure sums: what the sessions offer. One that has not come back after a restart has no offer."""
+    keys: PersistentMap[bytes, str] = field(default_factory=PersistentMap)
+    """With secure sums: public key of a member → token of its session."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +90,7 @@ class OpenRound(Part):
 
     awaited: AgentSet = EMPTY_SET
     """Agents whose gradients are missing."""
-    contributions: PersistentMap[str, Contribution] = field(default_factory=PersistentMap)
+    contributions: PersistentMap[str, Contribution | MaskedVector] = field(default_factory=PersistentMap)
     """First agent id of a block of `counted` → the sum of that block's gradients."""
     counted: AgentSet = EMPTY_SET
     """Agents whose gradients have been counted, one block per contribution."""
@@ -101,6 +106,10 @@ class OpenRound(Part):
     """Result of the closing round, while it is stored before it is announced."""
     departed: tuple[str, ...] = ()
     """Agents that departed since the round opened."""
+    epoch: Epoch | None = None
+    """With secure sums: whose vectors have one sum in this round."""
+    void_cause: str = ""
+    """With secure sums: why the round is void, in one sentence; empty while it is not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +277,28 @@ def _check_open_round(state: CoordinatorState) -> None:
     assert not current.replaying or current.awaited | current.counted <= allowed, (
         "only replay agents take part in a replay"
     )
+    _check_epoch(state)
+
+
+def _check_epoch(state: CoordinatorState) -> None:
+    current, members, spec = state.open_round, state.members, state.specification
+    epoch = current.epoch
+    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+    assert epoch is None or spec.secure_sums, "only secure sums have epochs"
+    assert epoch is not None or not (spec.secure_sums and running), "with secure sums a round has an epoch"
+    assert members.keys == {key: token for token, offer in members.offers.items() for key in offer.keys}, (
+        "every key has one session"
+    )
+    assert set(members.offers) <= set(members.sessions), "only sessions offer keys"
+    assert not current.void_cause or epoch is not None, "only rounds of secure sums are void"
+    if epoch is None:
+        return
+    assert current.awaited | current.counted <= epoch.awaited.names, "only members of the epoch take part"
+    assert len(epoch.membership.members) >= spec.min_cohort, "no epoch is smaller than the smallest cohort"
+    vectors = current.contributions.values()
+    assert all(isinstance(each, MaskedVector) and each.epoch_id == epoch.id for each in vectors), (
+        "all vectors of a round are of its epoch"
+    )
 
 
 def _check_phase(state: CoordinatorState) -> None:
@@ -279,7 +310,7 @@ def _check_phase(state: CoordinatorState) -> None:
     )
     if phase is RunPhase.CLOSING:
         assert not current.awaited, "a closing round awaits no gradient"
-        assert current.counted, "a closing round has a gradient"
+        assert current.counted or current.void_cause, "a closing round has a gradient, or is void"
         assert not state.at_inflight_limit, "no round closes at the in-flight limit"
     assert current.pending_basis is None or phase is RunPhase.CLOSING, "only a closing round has a pending basis"
     complete = phase is RunPhase.COLLECTING and current.counted and not current.awaited

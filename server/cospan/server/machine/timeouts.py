@@ -13,7 +13,7 @@ from cospan.server.machine.closing import finish, quorum_deadline, reevaluate
 from cospan.server.machine.collections.agent_set import EMPTY_SET
 from cospan.server.machine.events import CloseStream, Command, Note, Tick
 from cospan.server.machine.membership import remove
-from cospan.server.machine.opening import connected_agents, start, start_if_ready
+from cospan.server.machine.opening import connected_agents, has_cohort, start, start_if_ready
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import OVER, CoordinatorState, Outcome
 from cospan.wire.errors import SessionUnknownError
@@ -109,6 +109,13 @@ def _on_start_timeout(state: CoordinatorState, now: float) -> Outcome:
     if state.phase is not RunPhase.WAITING or now - state.phase_since < longest:
         return state, commands
     spec, present = state.specification, len(state.members.hosts)
+    if not has_cohort(state) and not state.durability.replay_agents:
+        text = (
+            f"fewer than min_cohort = {spec.min_cohort} processes were here for {longest:g} s, and of fewer no sum "
+            "is formed"
+        )
+        cause = FinishCause.NO_AGENTS if state.history.started else FinishCause.NOT_STARTED
+        return finish(state, cause, text, now)
     if present >= (spec.min_agents or spec.agents) and not state.durability.replay_agents:
         return start(state, now)
     if state.history.started:
@@ -145,6 +152,8 @@ def _silence_timeout(state: CoordinatorState) -> float:
 
 def _start_timeout(state: CoordinatorState) -> float:
     """Longest wait for the fleet; after a restart, for more agents once one is back."""
+    if state.specification.secure_sums and state.history.started and not state.durability.replay_agents:
+        return state.specification.round_timeout_seconds
     returning = bool(state.durability.replay_agents) and bool(connected_agents(state))
     return state.config.return_seconds if returning else state.config.start_seconds
 

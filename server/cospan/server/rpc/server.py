@@ -23,7 +23,14 @@ from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.wire import fork_guard
 from cospan.wire.address import Address, parse_host
 from cospan.wire.errors import InvalidValueError
-from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, max_recalled_bytes, server_options
+from cospan.wire.limits import (
+    NO_COMPRESSION,
+    max_membership_bytes,
+    max_message_bytes,
+    max_recalled_bytes,
+    server_options,
+)
+from cospan.wire.secure_sums.availability import require_cryptography
 from cospan.wire.security.tls import TlsFiles, TlsSource, check_usable
 
 _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -77,14 +84,17 @@ class AgentListener:
 
         Raises:
             InvalidValueError: the host or port is invalid, a file of `tls` cannot be used, or there is no TLS and
-                other machines can reach the address.
+                other machines can reach the address; or the package that verifies keys of secure sums is missing.
             CertificateExpiredError: the certificate is not valid now.
         """
         self._engine, self._stop = engine, stop
         self._address = check_listening(host, port, tls, insecure=insecure)
         self._credentials: grpc.ServerCredentials | None = None
-        if tls is not None:
-            self._credentials = server_credentials(TlsSource(tls))
+        self._tls = None if tls is None else TlsSource(tls)
+        if self._tls is not None:
+            self._credentials = server_credentials(self._tls)
+            if engine.state.specification.secure_sums:
+                require_cryptography()
         self.door = AdmissionInterceptor(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Admits and counts calls."""
         self.agent_stats = AgentStats()
@@ -110,10 +120,12 @@ class AgentListener:
         largest_group = max(_JOINABLE_GROUP, spec.agents)
         limit = max_message_bytes(spec.feature_dim, spec.rank, largest_group, pooled=spec.pooled_length)
         streams = sum(limit_of_all(kind, spec.agents).at_once for kind in Kind)
-        recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
-        options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)
+        answer = max_recalled_bytes(spec.feature_dim, spec.rank)
+        if spec.secure_sums:
+            answer = max(answer, limit + max_membership_bytes(spec.agents))
+        options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=answer)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
-        service = CoordinatorService(self._engine, self._stop, self.door, self.agent_stats)
+        service = CoordinatorService(self._engine, self._stop, self.door, self.agent_stats, self._tls)
         server.add_generic_rpc_handlers((handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway

@@ -14,12 +14,14 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from cospan.core.secure_sums.membership import Member
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import peer_identity
 from cospan.server.admission.interceptor import AdmissionInterceptor, Context, Entry, refuse
 from cospan.server.admission.peer_limits import Kind
 from cospan.server.admission.stream_rate import StreamRateLimit, StreamRates
 from cospan.server.machine.events import (
+    DeclineArrived,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
@@ -38,13 +40,17 @@ from cospan.wire.codec.specification import encode_specification
 from cospan.wire.errors import (
     CospanError,
     DrainingError,
+    IdentityMismatchError,
     InternalError,
     InvalidMessageError,
+    MembershipRefusedError,
     OutOfTurnError,
     RemoteError,
 )
-from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RoundDeclined, RunPhase
+from cospan.wire.secure_sums.proof import check_joined
 from cospan.wire.security.identity import Identity, Right
+from cospan.wire.security.tls import TlsSource
 from cospan.wire.text import MAX_TEXT, printable
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -72,12 +78,19 @@ class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
     def __init__(
-        self, engine: AgentEngine, stop: Callable[[str], None], door: AdmissionInterceptor, agent_stats: AgentStats
+        self,
+        engine: AgentEngine,
+        stop: Callable[[str], None],
+        door: AdmissionInterceptor,
+        agent_stats: AgentStats,
+        tls: TlsSource | None = None,
     ) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 
-        What observers may know of agents beside the machine's state goes to `agent_stats`.
+        What observers may know of agents beside the machine's state goes to `agent_stats`. Keys of secure sums are
+        verified by the authority of `tls`, as their neighbours do: one that is not proven would end their sessions.
         """
+        self._tls = tls
         self._engine, self._stop, self._door, self._agent_stats = engine, stop, door, agent_stats
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
@@ -152,6 +165,8 @@ class CoordinatorService:
         if not isinstance(message, Join):
             raise OutOfTurnError("the first message of a stream must be a Join")
         identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
+        if self._engine.state.specification.secure_sums and self._tls is not None:
+            _check_keys(message, self._tls)
         if not message.agent_ids:
             await self._engine.know_sites()
         self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
@@ -186,6 +201,8 @@ class CoordinatorService:
                 if silent is not None:
                     self._agent_stats.note_feed(self._engine.state, token, silent, self._engine.now())
                 self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
+            case RoundDeclined(round=number):
+                self._engine.handle(DeclineArrived(token, number))
             case Leave(cause=cause, returning=returning):
                 self._engine.handle(LeaveArrived(token, cause, returning))
                 stream.close(None)
@@ -244,6 +261,21 @@ class CoordinatorService:
         said = f": {printable(request.cause)}" if request.cause else ""
         self._stop(f"it was stopped by {identity.name}{said}")
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
+
+
+def _check_keys(join: Join, tls: TlsSource) -> None:
+    """Checks that the keys of a join are of processes that may speak for its agents.
+
+    Raises:
+        IdentityMismatchError: one is not proven.
+    """
+    for each in join.sum_members:
+        member = each if each.agent_ids else Member(each.public_key, join.agent_ids)
+        try:
+            proof = join.key_proofs.get(member.public_key)
+            check_joined(member, proof, tls.material.authority, time.time())
+        except MembershipRefusedError as refusal:
+            raise IdentityMismatchError(f"{refusal}; use the certificate of that agent") from refusal
 
 
 async def _last_words(writer: "asyncio.Task[None]") -> None:

@@ -1,13 +1,23 @@
-"""The arithmetic of a round; it always gives an event, without which the round would never close."""
+"""The arithmetic of a round; it always gives an event, without which the round would never close.
+
+With secure sums the vectors are added first, and what follows is the arithmetic of one contribution of all agents.
+"""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from cospan.core.aggregation.basis_update import BasisMove
-from cospan.core.aggregation.fallback import sound_move
+from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.aggregation.fallback import FallbackMove, sound_move
+from cospan.core.secure_sums.fixed_point import added, decode, sum_problem
+from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import BasisComputed, BasisFailed, ComputeBasis
+from cospan.wire.codec.bounds import check_contribution
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.messages import MaskedVector
 
 log = logging.getLogger(__name__)
 
@@ -17,22 +27,77 @@ def computed_basis(command: ComputeBasis, specification: RunSpecification) -> Ba
 
     A round of trial leaves the basis and all that belongs to it as they are, whatever its gradients.
     """
-    schedule, basis = specification.schedule, command.basis
-    if schedule.is_trial(command.round):
-        stays = BasisMove(basis, basis, command.step_memory, head_covariance=command.head_covariance)
+    basis = command.basis
+    stays = BasisMove(basis, basis, command.step_memory, head_covariance=command.head_covariance)
+    if specification.secure_sums:
+        return _of_sum(command, specification, stays)
+    if specification.schedule.is_trial(command.round):
         return BasisComputed(command.round, stays)
+    contributions = [each for each in command.contributions if isinstance(each, Contribution)]
     try:
-        sound = sound_move(
-            command.basis,
-            command.contributions,
-            specification.method,
-            schedule.learning_round(command.round),
-            command.step_memory,
-            head_covariance=command.head_covariance,
-        )
+        sound = _moved(command, contributions, specification)
     except np.linalg.LinAlgError as failure:
         return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
     except Exception as failure:
         log.exception("the arithmetic of round %d failed", command.round)
         return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
     return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
+
+
+def _moved(
+    command: ComputeBasis, contributions: Sequence[Contribution], specification: RunSpecification
+) -> FallbackMove:
+    """What the contributions do to the basis; raises as `sound_move` does."""
+    return sound_move(
+        command.basis,
+        contributions,
+        specification.method,
+        specification.schedule.learning_round(command.round),
+        command.step_memory,
+        head_covariance=command.head_covariance,
+    )
+
+
+def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: BasisMove) -> BasisComputed:
+    """The next basis from the sum of masked vectors.
+
+    A sum that is none, or that the arithmetic fails with, makes the round void: the sum does not show whose vector
+    is the cause, so the run continues.
+    """
+    try:
+        summed = _sum(command, specification)
+        if specification.schedule.is_trial(command.round):
+            return BasisComputed(command.round, stays)
+        if summed.pooled is None and command.step_memory is None and specification.method.sends_pooled:
+            return BasisComputed(command.round, stays, void_cause="no earlier round has pooled what its step needs")
+        sound = _moved(command, [summed], specification)
+    except (np.linalg.LinAlgError, InvalidMessageError) as failure:
+        return BasisComputed(command.round, stays, void_cause=f"the sum gives no basis: {failure}")
+    except Exception as failure:
+        log.exception("the arithmetic of round %d failed", command.round)
+        return BasisComputed(command.round, stays, void_cause=f"the sum gives no basis: {failure}")
+    if sound.left_out:
+        return BasisComputed(command.round, stays, void_cause=f"the sum gives no basis: {sound.problem}")
+    return BasisComputed(command.round, sound.move)
+
+
+def _sum(command: ComputeBasis, specification: RunSpecification) -> Contribution:
+    """The contribution of all members.
+
+    Raises:
+        InvalidMessageError: the masks do not cancel, or the sum cannot be one.
+    """
+    vectors = [each for each in command.contributions if isinstance(each, MaskedVector)]
+    layout = layout_of(specification, command.round)
+    total = added(each.words for each in vectors)
+    problem = sum_problem(total, layout, int(sum(each.weight for each in vectors)))
+    if problem:
+        raise InvalidMessageError(problem)
+    summed, method = decode(total, layout), specification.method
+    # Rounding may leave a second moment that is just not semidefinite, so it is not judged.
+    check_contribution(
+        replace(summed, head_second_moment=None),
+        pooled_is_nonnegative=method.pooled_is_nonnegative,
+        pools_weight=method.has_head_covariance,
+    )
+    return summed

@@ -20,7 +20,10 @@ _SHORTEST_SLEEP_SECONDS = 0.01
 _STALLED_SECONDS = 1.0
 _STALLED_SHARE = 0.25
 """A process that wakes up late by this fraction of the session timeout was stalled, and has read no messages."""
-_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow")
+_WARNINGS = (
+    *("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow"),
+    *("round-void", "cohort-small"),
+)
 _NAMED_AGENTS = 5
 
 _S = TypeVar("_S")

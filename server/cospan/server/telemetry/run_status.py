@@ -14,6 +14,7 @@ def run_report(
     state: CoordinatorState, history: RecentRounds, now: float, agent_stats: AgentStats | None = None
 ) -> RunReport:
     """The status of the run at time `now` of the machine's clock."""
+    epoch = state.open_round.epoch
     return RunReport(
         stamp=state.stamp,
         specification=state.specification,
@@ -22,6 +23,7 @@ def run_report(
         agents=tuple(sorted(_agents(state, now, agent_stats or AgentStats()), key=lambda agent: agent.agent_id)),
         finish_cause=state.finish_cause,
         rounds_per_second=_rounds_per_second(history),
+        epoch_members=0 if epoch is None else len(epoch.membership.members),
     )
 
 

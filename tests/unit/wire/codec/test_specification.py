@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from codec_examples import METHOD, SPEC, Change, refused, sent, set_to
 
-from cospan.core.method import Method, practical
+from cospan.core.method import Aggregation, Method, practical
 from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, Participation
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec.specification import decode_specification, encode_specification
@@ -27,7 +27,7 @@ def test_every_field_of_a_specification_travels() -> None:
     """A field that were left out would come back as its default: none has that value here."""
     for kind, value in ((RunSpecification, SPEC), (Method, METHOD)):
         for field in dataclasses.fields(kind):
-            if field.name not in {"improve", *IMPROVEMENT_DEFAULTS}:
+            if field.name not in {"improve", "secure_sums", "min_cohort", *IMPROVEMENT_DEFAULTS}:
                 assert getattr(value, field.name) != field.default, field.name
 
 
@@ -36,6 +36,13 @@ def test_improvement_travels() -> None:
     changes: dict[str, Any] = {"method": practical(5), "rounds": 0, "improve": 3, **waiting, **IMPROVEMENT_DEFAULTS}
     improving = dataclasses.replace(SPEC, **changes)
     assert decode_specification(sent(encode_specification(improving))) == improving
+
+
+def test_secure_sums_travel() -> None:
+    method = dataclasses.replace(METHOD, warm_up_rounds=0, aggregation=Aggregation.MEAN)
+    waiting = {"participation": Participation.ALL, "quorum": 0.0, "deadline_seconds": 0.0, "max_staleness": 0}
+    secure = dataclasses.replace(SPEC, method=method, secure_sums=True, min_cohort=2, **waiting)
+    assert decode_specification(sent(encode_specification(secure))) == secure
 
 
 # What a specification may not say -------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ socket, file, thread or clock is; those are in `cospan.client.session.driver`. B
 
 from cospan.client.session.machine.dispatch import initial_state as initial_state
 from cospan.client.session.machine.dispatch import step as step
+from cospan.client.session.machine.events import Agree as Agree
+from cospan.client.session.machine.events import Agreed as Agreed
 from cospan.client.session.machine.events import Answered as Answered
 from cospan.client.session.machine.events import Ask as Ask
 from cospan.client.session.machine.events import Begin as Begin
@@ -30,6 +32,7 @@ from cospan.client.session.machine.events import StopRequested as StopRequested
 from cospan.client.session.machine.events import StreamBroke as StreamBroke
 from cospan.client.session.machine.events import Tick as Tick
 from cospan.client.session.machine.events import Transmit as Transmit
+from cospan.client.session.machine.events import TransmitMasked as TransmitMasked
 from cospan.client.session.machine.events import Unanswered as Unanswered
 from cospan.client.session.machine.events import answer_to_ask as answer_to_ask
 from cospan.client.session.machine.reconnecting import tick_seconds as tick_seconds

@@ -25,6 +25,7 @@ round has no bound, a hung coordinator has.
 from dataclasses import replace
 
 from cospan.client.session.machine.events import (
+    Agreed,
     Answered,
     Command,
     Conclude,
@@ -55,7 +56,8 @@ from cospan.client.session.machine.reconnecting import (
     on_stale,
     on_tick,
 )
-from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient
+from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
+from cospan.client.session.machine.secure_sums import on_members, with_agreed
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -70,6 +72,7 @@ from cospan.wire.messages import (
     Heartbeat,
     Leave,
     Receipt,
+    SumMembers,
     Welcome,
 )
 
@@ -116,8 +119,8 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_message(heard(state, now), message, now)
         case StreamBroke():
             return on_broken(state, event, now)
-        case GradientReady(upload=upload):
-            return on_gradient(state, upload, now)
+        case GradientReady() | Agreed():
+            return _on_readiness(state, event, now)
         case LearningFailed(error=error):
             # Not the message: it may show an observation or a reward, and causes are public.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
@@ -128,6 +131,13 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return on_regrouped(state, agent_ids, now)
         case Saved() | FeedSilent() | Answered() | Unanswered() | Tick():
             return _on_the_wait(state, event, now)
+
+
+def _on_readiness(state: SessionState, event: GradientReady | Agreed, now: float) -> Outcome:
+    """What the open round may need is there: its gradient, or the masks of its epoch."""
+    if isinstance(event, Agreed):
+        return take_part(with_agreed(state, event), now)
+    return on_gradient(state, event.upload, now)
 
 
 def _on_the_wait(
@@ -187,6 +197,8 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
     match message:
         case Welcome():
             return on_welcome(state, message, now)
+        case SumMembers():
+            return on_members(state, message)
         case Receipt(disposition=disposition):
             late = 1 if disposition is Disposition.LATE else 0
             return replace(state, not_counted=state.not_counted + late), ()

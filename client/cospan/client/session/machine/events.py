@@ -9,7 +9,16 @@ from jaxtyping import Float
 from cospan.client.session.run_checks import Turn
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
-from cospan.wire.messages import AgentMessage, CoordinatorMessage, FinishCause, GradientUpload, Join, Stamp, Welcome
+from cospan.wire.messages import (
+    AgentMessage,
+    CoordinatorMessage,
+    FinishCause,
+    GradientUpload,
+    Join,
+    Stamp,
+    SumMembers,
+    Welcome,
+)
 
 # Events -----------------------------------------------------------------------------------------------------
 
@@ -53,6 +62,13 @@ class GradientReady:
     """The learner has finished a round."""
 
     upload: GradientUpload
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """With secure sums: the members of this epoch were found in order, and masks can be made."""
+
+    epoch_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,7 @@ Event: TypeAlias = (
     | Received
     | StreamBroke
     | GradientReady
+    | Agreed
     | LearningFailed
     | StopRequested
     | Regrouped
@@ -156,6 +173,33 @@ class Transmit:
     """Send a message."""
 
     message: AgentMessage
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Agree:
+    """With secure sums: check the members of an epoch, and make keys with the neighbours.
+
+    `Agreed` follows at once, or `LearningFailed` where this process must not send in that epoch.
+    """
+
+    members: SumMembers
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TransmitMasked:
+    """With secure sums: mask an upload in an epoch, and send it; the second time send the same bytes.
+
+    Attributes:
+        upload: the only one of its round that is ever masked.
+        epoch_id: the only epoch that it is ever masked in.
+        basis: B_t that the round was opened with.
+        head_covariance: W_t likewise; None where the method has none.
+    """
+
+    upload: GradientUpload
+    epoch_id: bytes
+    basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +258,9 @@ class Fail:
     error: CospanError
 
 
-Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Ask | Begin | Learn | Conclude | Fail
+Command: TypeAlias = (
+    Inquire | Prepare | Connect | Transmit | Agree | TransmitMasked | Ask | Begin | Learn | Conclude | Fail
+)
 
 
 def answer_to_ask(answer: Stamp | CospanError) -> Event:

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from cospan.client.session.machine.events import Begin, Command, Connect, Prepare, Transmit
+from cospan.client.session.machine.events import Agree, Begin, Command, Connect, Prepare, Transmit
 from cospan.client.session.machine.reconnecting import closed, progressed
 from cospan.client.session.machine.rounds import take_part
+from cospan.client.session.machine.secure_sums import epoch_id_of
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import feature_problem, welcome_problem
 from cospan.client.session.run_checks import below_floor
@@ -78,6 +79,7 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         last_announced_round=max(state.last_announced_round, welcome.stamp.round),
         basis=welcome.basis,
         head_covariance=welcome.head_covariance,
+        epoch_id=epoch_id_of(welcome.membership),
         is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
         kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),
         reconnects=state.reconnects + (0 if first else 1),
@@ -90,6 +92,8 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     if before is None or welcome.stamp.durable_round > before.durable_round:
         state = progressed(state, now)
     commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
+    if welcome.membership is not None and state.epoch_id != state.agreed:
+        commands += (Agree(welcome.membership),)
     state, more = take_part(state, now)
     return state, commands + more
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
 from cospan.client.session.machine.reconnecting import progressed
+from cospan.client.session.machine.secure_sums import masked_turn
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, most_kept
 from cospan.client.session.run_checks import turn_between
 from cospan.core.aggregation.basis_update import head_covariance_problem
@@ -23,6 +24,7 @@ def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
         last_announced_round=max(state.last_announced_round, stamp.round),
         basis=message.basis,
         head_covariance=message.head_covariance,
+        epoch_id=message.epoch_id,
         is_open=True,
         kept=kept,
     )
@@ -34,12 +36,16 @@ def take_part(state: SessionState, now: float) -> Outcome:
     if not state.is_open or state.stamp is None or state.basis is None:
         return state, ()
     kept = _kept_for_open(state)
-    if kept is not None:
+    assert state.specification is not None
+    if state.specification.secure_sums:
+        turn_of_sum = masked_turn(state, kept, now)
+        if turn_of_sum is not None:
+            return turn_of_sum
+    elif kept is not None:
         return replace(state, last_sent=now), (Transmit(kept.upload),)
     if state.learning is not None:
         return state, ()
     number, basis = state.stamp.round, state.basis
-    assert state.specification is not None
     turn = state.learnt_at and turn_between(state.specification, *state.learnt_at, state.stamp)
     at = basis, state.head_covariance
     state = replace(state, learning=number, learning_at=at, learnt_at=(state.stamp, basis))
@@ -76,11 +82,15 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
         # The coordinator went back. What the open round needs was sent when it was opened, if it was kept.
         if _kept_for_open(state) is not None:
             return state, ()
-    elif upload.round < state.stamp.round and state.is_open:
+    elif upload.round < state.stamp.round and state.is_open and not _has_secure_sums(state):
         # It may still count under a policy that allows stale gradients; the coordinator decides.
         state, late = replace(state, kept=kept[:-1], last_sent=now), (Transmit(upload),)
     state, commands = take_part(state, now)
     return state, (*late, *commands)
+
+
+def _has_secure_sums(state: SessionState) -> bool:
+    return state.specification is not None and state.specification.secure_sums
 
 
 def announcement_problem(state: SessionState, message: BasisUpdate | Finish) -> str:

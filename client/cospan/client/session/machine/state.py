@@ -39,6 +39,8 @@ class KeptGradient:
     upload: GradientUpload
     basis: Float[np.ndarray, "d r"]
     head_covariance: Float[np.ndarray, "r r"] | None = None
+    epoch_id: bytes = b""
+    """With secure sums: the epoch that it was masked in; empty before it was sent."""
 
     def is_of(
         self, number: int, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"] | None
@@ -92,6 +94,9 @@ class SessionState:
         not_counted: gradients that came too late.
         hearing: when the coordinator behind the open stream was last heard, and when it is asked.
         spread: this process' own number in [0, 1), so that a fleet's questions come at different times.
+        epoch_id: with secure sums the epoch of the stamp's round; empty where this process is not in it.
+        agreed: the newest epoch whose members were found in order.
+        masked_until: for rounds below this one no vector is masked any more: one may have been.
     """
 
     progress_timeout_seconds: float
@@ -124,6 +129,9 @@ class SessionState:
     not_counted: int = 0
     hearing: Silence = field(default_factory=Silence)
     spread: float = 0.5
+    epoch_id: bytes = b""
+    agreed: bytes = b""
+    masked_until: int = 0
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -145,6 +153,9 @@ class SessionState:
         assert self.hearing.asked_at is None or self.phase in (Phase.ACTIVE, Phase.DONE, Phase.FAILED), (
             "a question needs a stream"
         )
+        masked = [each.upload.round for each in self.kept if each.epoch_id]
+        assert len(masked) == len(set(masked)), "one vector is masked for a round"
+        assert all(number < self.masked_until for number in masked), "what was masked is known"
 
 
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]

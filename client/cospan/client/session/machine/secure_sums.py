@@ -1,0 +1,61 @@
+"""What a process sends of a round with secure sums: one vector, in one epoch, or nothing.
+
+Masks hide a vector only while it is the single one that was masked for its round. Two vectors of one round under
+the same masks would show their difference, and so would sums of one round in two epochs: the second without a
+member shows that member's vector. So for each round at most one upload is masked, in one epoch; that one may be
+sent again, to the same bytes. Where the coordinator asks for anything else, as after a restart without some
+members, the process declines: the round is void, and the next one opens.
+"""
+
+from dataclasses import replace
+
+from cospan.client.session.machine.events import Agree, Agreed, Transmit, TransmitMasked
+from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, failed
+from cospan.core.secure_sums.membership import Membership
+from cospan.wire.errors import OutOfTurnError
+from cospan.wire.messages import RoundDeclined, SumMembers
+
+
+def epoch_id_of(members: SumMembers | None) -> bytes:
+    """The id of the epoch that these members make; empty without them."""
+    return b"" if members is None else Membership(members.stamp.run_id, members.members).epoch_id
+
+
+def on_members(state: SessionState, members: SumMembers) -> Outcome:
+    """Has the members of the rounds that follow checked."""
+    if state.specification is None or not state.specification.secure_sums:
+        return failed(state, OutOfTurnError("the coordinator named members, and this run has no secure sums"))
+    return state, (Agree(members),)
+
+
+def with_agreed(state: SessionState, event: Agreed) -> SessionState:
+    """The state after the members of an epoch were found in order."""
+    return replace(state, agreed=event.epoch_id)
+
+
+def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> Outcome | None:
+    """What is sent for the open round; None where it is to be learnt.
+
+    Args:
+        state: with an open round.
+        kept: the gradient of that round at its basis, where it was computed.
+        now: the time, in seconds.
+    """
+    assert state.stamp is not None
+    number = state.stamp.round
+    if state.phase is not Phase.ACTIVE or not state.epoch_id or state.epoch_id != state.agreed:
+        return state, ()  # not a member, or its members are just being checked
+    if kept is not None and kept.epoch_id == state.epoch_id:
+        return replace(state, last_sent=now), (_masked(kept),)
+    if number < state.masked_until:
+        return replace(state, last_sent=now), (Transmit(RoundDeclined(number)),)
+    if kept is None:
+        return None
+    assert not kept.epoch_id, "what was masked is of a round below masked_until"
+    masked = replace(kept, epoch_id=state.epoch_id)
+    after = tuple(masked if each is kept else each for each in state.kept)
+    return replace(state, last_sent=now, kept=after, masked_until=number + 1), (_masked(masked),)
+
+
+def _masked(kept: KeptGradient) -> TransmitMasked:
+    return TransmitMasked(kept.upload, kept.epoch_id, kept.basis, kept.head_covariance)
