@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
 import protobuf from 'protobufjs';
+import { epochIdOf, SecureSums } from './secure-sums.mjs';
 
 const FIRST_BACKOFF_SECONDS = 0.1;
 const LONGEST_BACKOFF_SECONDS = 1.0;
@@ -66,6 +67,17 @@ export function toMatrix(values, rows, columns) {
   return { rows, columns, data_type: 'DATA_TYPE_FLOAT64', data };
 }
 
+/** All numbers of an upload's payload, as the vector of a secure sum has them. */
+function numbersOf({ factored, head_second_moment: moment, pooled }) {
+  const [left, right] = [fromMatrix(factored.left), fromMatrix(factored.right)];
+  const triangle = (square, r) => square.filter((_, place) => place % r >= Math.floor(place / r));
+  return {
+    gradient: [...left].flatMap((a) => [...right].map((b) => a * b)),
+    moment: moment && triangle([...fromMatrix(moment)], moment.rows),
+    pooled: pooled && [...fromMatrix(pooled)],
+  };
+}
+
 const sameBits = (a, b) => Buffer.from(a.buffer).equals(Buffer.from(b.buffer));
 
 export class Session {
@@ -90,6 +102,9 @@ export class Session {
       workload: 'ring',
       client_version: 'agent-node',
     };
+    this.sums = new SecureSums(agent); // used where the run has secure sums
+    this.join.sum_members = [{ public_key: this.sums.publicKey }];
+    this.specification = null;
     this.makeLearner = makeLearner;
     this.progressTimeout = progressTimeout;
     this.log = log;
@@ -172,12 +187,16 @@ export class Session {
     this.lastContact = performance.now();
     outcome.contact = true;
     for (const round of this.kept.keys()) if (round < stamp.durable_round) this.kept.delete(round);
+    this.sums.forget(stamp.durable_round);
     switch (event) {
       case 'welcome':
         this.onWelcome(stamp, message.welcome, write);
         break;
       case 'basis_update':
-        this.takePart(stamp.round, fromMatrix(message.basis_update.basis), write);
+        this.takePart(stamp.round, fromMatrix(message.basis_update.basis), write, message.basis_update.epoch_id);
+        break;
+      case 'membership':
+        this.agree(message.membership);
         break;
       case 'receipt': // the gradient was a duplicate, or came too late: the next basis follows
         break;
@@ -201,23 +220,39 @@ export class Session {
       }
       this.learner = this.makeLearner(specification);
     }
+    this.specification = specification;
+    if (welcome.membership) this.agree(welcome.membership);
     this.told = Math.max(this.told, stamp.round);
     // Before the fleet is complete, and where the open round has this agent's gradient, the next basis is awaited.
     if (welcome.started && welcome.first_round <= stamp.round) {
-      this.takePart(stamp.round, fromMatrix(welcome.basis), write);
+      const epochId = welcome.membership && epochIdOf(stamp.run_id, welcome.membership.members);
+      this.takePart(stamp.round, fromMatrix(welcome.basis), write, epochId);
     }
   }
 
+  agree({ members }) {
+    this.sums.agree(this.runId, members, this.specification.min_cohort);
+  }
+
   /** Answers the open round: with the gradient kept for it where it was taken at this very basis, else a new one. */
-  takePart(round, basis, write) {
+  takePart(round, basis, write, epochId) {
     this.told = Math.max(this.told, round);
+    const isSecure = this.specification.secure_sums;
+    if (isSecure && !(epochId && this.sums.epochId?.equals(epochId))) return; // no member of the round's epoch
     let kept = this.kept.get(round);
     if (kept === undefined || !sameBits(kept.basis, basis)) {
       kept = { basis, payload: this.learner.learn(round, basis) };
       this.kept.set(round, kept);
       if (this.kept.size > MOST_KEPT) this.kept.delete(this.kept.keys().next().value);
     }
-    write({ gradient: { round, weight: 1, ...kept.payload } });
+    if (isSecure) this.writeMasked(round, kept, write);
+    else write({ gradient: { round, weight: 1, ...kept.payload } });
     this.log(round);
+  }
+
+  /** The one vector of the round; declines where another one was masked for it, which would show the difference. */
+  writeMasked(round, { basis, payload }, write) {
+    const masked = this.sums.masked(this.specification, round, basis, () => numbersOf(payload));
+    write(masked === null ? { declined: { round } } : { gradient: { round, weight: 1, masked } });
   }
 }

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from runs import run
 
 from cospan.client import Agent
 from cospan.client.workload import Workload
+from cospan.core.secure_sums.graph import neighbours_of
 from cospan.core.specification import basis_digest
 from cospan.server.coordinator import Coordinator
 from cospan.simulation import Fleet, FleetResult
@@ -122,6 +124,45 @@ def test_its_gradients_count_once_when_its_connection_breaks() -> None:
     assert breaks == 6
     assert digest == expected.basis_sha256
     assert learnt["weights"] == expected.agents[NODE_INDEX].weights.tolist()
+
+
+def secure_fleet(**changes: Any) -> tuple[Fleet, FleetResult]:
+    return fleet_of_python_agents(secure_sums=True, min_cohort=AGENTS, **changes)
+
+
+def test_with_secure_sums_the_basis_has_the_same_bits() -> None:
+    """Its keys, masks and fixed point are those of Python agents; its connection breaks, and it sends again."""
+    fleet, expected = secure_fleet(rank=1)
+
+    def break_often(bridge: Bridge, closed_round: int) -> None:
+        if closed_round % 7 == 3:
+            bridge.drop()
+
+    digest, _, learnt = run(played_over_the_network(fleet, break_often), _SECONDS)
+    assert digest == expected.basis_sha256
+    assert learnt["weights"] == expected.agents[NODE_INDEX].weights.tolist()
+
+
+def test_with_secure_sums_and_pooled_numbers_it_agrees_up_to_rounding() -> None:
+    fleet, expected = secure_fleet(rank=2, preset="full-history")
+    _, basis, _ = run(played_over_the_network(fleet), _SECONDS)
+    np.testing.assert_allclose(basis, expected.basis, rtol=0.0, atol=1e-9)
+
+
+def test_the_ring_of_a_large_epoch_is_that_of_python_agents() -> None:
+    epoch_id = bytes(range(32))
+    module = (EXAMPLES / "agent-node" / "secure-sums.mjs").as_uri()
+    program = (
+        f"import {{ neighboursOf }} from {module!r};"
+        f"const epoch = Buffer.from('{epoch_id.hex()}', 'hex');"
+        "const found = [[46, 3], [48, 0], [100, 99]].map(([n, place]) => neighboursOf(epoch, n, place));"
+        "console.log(JSON.stringify(found));"
+    )
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", program], check=True, capture_output=True, timeout=_SECONDS
+    )
+    found = [tuple(sorted(places)) for places in json.loads(done.stdout)]
+    assert found == [neighbours_of(epoch_id, *case) for case in ((46, 3), (48, 0), (100, 99))]
 
 
 def test_its_refusals_are_one_sentence() -> None:
