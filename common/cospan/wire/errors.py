@@ -36,6 +36,7 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     ├── ForeignRunError ─────── the coordinator now holds another run
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
+    ├── MembershipRefusedError  the coordinator named members for a secure sum that cannot be
     ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  no answer came in time
@@ -151,6 +152,16 @@ class BasisRefusedError(CospanError):
     remedy = (
         "The message names round, angle and bound: ask the operator of the coordinator. Nothing was sent for "
         "this basis."
+    )
+
+
+class MembershipRefusedError(CospanError):
+    """The members that the coordinator named for a secure sum are too few, or a key is not proven."""
+
+    reason = "MEMBERSHIP_REFUSED"
+    remedy = (
+        "The message names the member and the reason. All agents need certificates of one authority; ask the "
+        "operator of the coordinator. Nothing was sent."
     )
 
 
