@@ -18,12 +18,17 @@ an agent, or the sum of a group that is rounded once, by at most 2^−(f + 1).
 
 from dataclasses import dataclass
 
+from cospan.core.method import HeadUpdate, Method
 from cospan.core.specification import RunSpecification
 
 _SUM_BITS = 62
 _LEAST_CAPACITY_BITS = 6
 """A run has room for 64 agents or more, so that some that join late do not exceed it."""
-_GRADIENT_BITS, _MOMENT_BITS, _POOLED_BITS = 14, 14, 14
+_MOMENT_BITS, _ROW_SUM_BITS = 16, 6
+_UNSCALED_BITS = 8
+"""More for each of them where agents do not learn in their own units, so that rewards of 1 are as good as any."""
+_CURVATURE_BITS, _MOST_CURVATURE_BITS = 5, 24
+"""For one round, to which the binary logarithm of the rounds is added; and for a run without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,9 @@ class Layout:
         has_moment: whether the second moment of the heads is in it.
         pooled_length: how many pooled numbers are in it; 0 in a round that pools none.
         capacity_bits: c; a sum is of at most 2^c agents.
+        gradient_bits: b of the entries of G.
+        moment_bits: b of the entries of Σ w wᵀ.
+        pooled_bits: b of the pooled numbers.
     """
 
     feature_dim: int
@@ -43,6 +51,9 @@ class Layout:
     has_moment: bool
     pooled_length: int
     capacity_bits: int
+    gradient_bits: int
+    moment_bits: int
+    pooled_bits: int
 
     @property
     def gradient_words(self) -> int:
@@ -67,17 +78,17 @@ class Layout:
     @property
     def gradient_scale(self) -> float:
         """2^f of the entries of G."""
-        return self._scale(_GRADIENT_BITS)
+        return self._scale(self.gradient_bits)
 
     @property
     def moment_scale(self) -> float:
         """2^f of the entries of Σ w wᵀ."""
-        return self._scale(_MOMENT_BITS)
+        return self._scale(self.moment_bits)
 
     @property
     def pooled_scale(self) -> float:
         """2^f of the pooled numbers."""
-        return self._scale(_POOLED_BITS)
+        return self._scale(self.pooled_bits)
 
     def _scale(self, range_bits: int) -> float:
         return float(2 ** (_SUM_BITS - self.capacity_bits - range_bits))
@@ -90,11 +101,32 @@ def capacity_bits_of(agents: int) -> int:
 
 def layout_of(specification: RunSpecification, round_number: int) -> Layout:
     """The layout of round t, which follows from the run's specification alone."""
+    method = specification.method
+    more = 0 if method.reward_scaled else _UNSCALED_BITS
     pools = specification.sends_pooled_in(round_number)
     return Layout(
         feature_dim=specification.feature_dim,
         rank=specification.rank,
-        has_moment=specification.method.preconditioned,
+        has_moment=method.preconditioned,
         pooled_length=specification.pooled_length if pools else 0,
         capacity_bits=capacity_bits_of(specification.agents),
+        gradient_bits=_gradient_bits(method) + more,
+        moment_bits=_MOMENT_BITS + more,
+        pooled_bits=_curvature_bits(specification.rounds) if method.has_head_covariance else _ROW_SUM_BITS + more,
     )
+
+
+def _gradient_bits(method: Method) -> int:
+    """b of G: measured on the built-in workloads, and about 2^4 times as much (docs/security/secure-sums.md)."""
+    match method.head_update:
+        case HeadUpdate.POSTERIOR:
+            return 12
+        case HeadUpdate.FULL_HISTORY | HeadUpdate.END_OF_ROUND:
+            return 8  # a mean over transitions
+        case _:
+            return 12 + method.steps_per_round.bit_length()  # a sum over the steps of a round
+
+
+def _curvature_bits(rounds: int) -> int:
+    """b of curvatures, which grow with the data."""
+    return min(_CURVATURE_BITS + rounds.bit_length(), _MOST_CURVATURE_BITS) if rounds else _MOST_CURVATURE_BITS

@@ -64,9 +64,9 @@ class Masker:
             raise MaskUsedError(
                 f"a vector was masked for round {last}; another one, for round {round_number}, must not be"
             )
-        masked: Words = words + self._masks(round_number, announcement, len(words))
-        self._last = (round_number, announcement, words.copy(), masked)
-        return masked.copy()
+        fresh: Words = np.add(words, self._masks(round_number, announcement, len(words)))
+        self._last = (round_number, announcement, words.copy(), fresh)
+        return fresh.copy()
 
     def _masks(self, round_number: int, announcement: bytes, count: int) -> Words:
         """Σ over the neighbours of plus or minus the words shared with each."""
