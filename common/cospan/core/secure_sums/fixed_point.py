@@ -1,10 +1,12 @@
 """A contribution as a vector of words, sums of such vectors modulo 2^64, and a contribution out of the sum."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt64
+from jaxtyping import Float, Int, UInt64
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, to_dense
@@ -39,32 +41,49 @@ def encode(contribution: Contribution, layout: Layout) -> Encoded:
             of no whole number of agents from 1 to the layout's capacity.
     """
     agents = _agents_of(contribution, layout)
-    parts = [(to_dense(contribution.gradient).ravel(), layout.gradient_scale)]
+    words = np.empty(layout.words, dtype=np.int64)
+    counted = layout.gradient_words + layout.moment_words
+    words[counted] = agents
+    fields = _fields(contribution, layout, words)
+    excess = max(_largest(field.values) / (agents * 2.0**field.bits) for field in fields)
+    share = 1.0 if excess <= 1.0 else 1.0 / excess
+    most = agents << (62 - layout.capacity_bits)
+    for field in fields:
+        values = field.values * share if share < 1.0 else field.values
+        # Clipped, for the product may round to the number above the range.
+        field.words[:] = np.clip(np.rint(values * layout.scale_of(field.bits)), -most, most)
+    return Encoded(words.view(np.uint64), share)
+
+
+class _Field(NamedTuple):
+    values: Float[np.ndarray, " m"]
+    bits: int
+    words: Int[np.ndarray, " m"]
+
+
+def _fields(contribution: Contribution, layout: Layout, words: Int[np.ndarray, " words"]) -> list[_Field]:
+    """Each field's numbers, range, and place in the vector."""
+    end, counted = layout.gradient_words, layout.gradient_words + layout.moment_words
+    fields = [_Field(to_dense(contribution.gradient).ravel(), layout.gradient_bits, words[:end])]
     if layout.has_moment:
         moment = contribution.head_second_moment
         if moment is None or moment.shape != (layout.rank, layout.rank):
             raise ValueError("the contribution lacks the second moment of the heads")
-        parts.append((moment[np.triu_indices(layout.rank)], layout.moment_scale))
+        triangle = np.asarray(moment[np.triu_indices(layout.rank)], dtype=np.float64)
+        fields.append(_Field(triangle, layout.moment_bits, words[end:counted]))
     if layout.pooled_length:
         pooled = contribution.pooled
         if pooled is None or pooled.shape != (layout.pooled_length,):
             raise ValueError(f"the contribution lacks the {layout.pooled_length} pooled numbers of this round")
-        parts.append((pooled, layout.pooled_scale))
-    most = float(1 << (62 - layout.capacity_bits)) * agents
-    largest = max(float(np.max(np.abs(values))) * scale for values, scale in parts)
-    if not np.isfinite(largest):
+        fields.append(_Field(np.asarray(pooled, dtype=np.float64), layout.pooled_bits, words[counted + 1 :]))
+    return fields
+
+
+def _largest(values: Float[np.ndarray, " m"]) -> float:
+    largest = float(np.max(np.abs(values)))
+    if not math.isfinite(largest):  # a NaN is the largest of all
         raise ValueError("the contribution has a number that is not finite")
-    share = 1.0 if largest <= most else most / largest
-    counted = layout.gradient_words + layout.moment_words
-    words = np.empty(layout.words, dtype=np.int64)
-    words[counted] = agents
-    at = 0
-    for place, (values, scale) in enumerate(parts):
-        at += 1 if place and at == counted else 0
-        limited = np.clip(np.rint(values * share * scale), -most, most) if share < 1.0 else np.rint(values * scale)
-        words[at : at + len(values)] = limited
-        at += len(values)
-    return Encoded(words.view(np.uint64), share)
+    return largest
 
 
 def _agents_of(contribution: Contribution, layout: Layout) -> int:
@@ -126,7 +145,7 @@ def decode(total: Words, layout: Layout) -> Contribution:
     )
 
 
-def _moment(numbers: np.ndarray, layout: Layout) -> Float[np.ndarray, "r r"]:
+def _moment(numbers: Int[np.ndarray, " m"], layout: Layout) -> Float[np.ndarray, "r r"]:
     moment = np.empty((layout.rank, layout.rank))
     rows, columns = np.triu_indices(layout.rank)
     moment[rows, columns] = moment[columns, rows] = numbers / layout.moment_scale

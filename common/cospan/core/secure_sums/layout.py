@@ -78,19 +78,20 @@ class Layout:
     @property
     def gradient_scale(self) -> float:
         """2^f of the entries of G."""
-        return self._scale(self.gradient_bits)
+        return self.scale_of(self.gradient_bits)
 
     @property
     def moment_scale(self) -> float:
         """2^f of the entries of Σ w wᵀ."""
-        return self._scale(self.moment_bits)
+        return self.scale_of(self.moment_bits)
 
     @property
     def pooled_scale(self) -> float:
         """2^f of the pooled numbers."""
-        return self._scale(self.pooled_bits)
+        return self.scale_of(self.pooled_bits)
 
-    def _scale(self, range_bits: int) -> float:
+    def scale_of(self, range_bits: int) -> float:
+        """2^f of a field with the range 2^b."""
         return float(2 ** (_SUM_BITS - self.capacity_bits - range_bits))
 
 

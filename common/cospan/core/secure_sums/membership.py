@@ -29,6 +29,11 @@ class Member:
     public_key: bytes
     agent_ids: tuple[str, ...]
 
+    @property
+    def encoded(self) -> bytes:
+        """The key, the number of agents, and for each the length of its name and the name: numbers as 8 bytes."""
+        return self.public_key + _number(len(self.agent_ids)) + b"".join(map(_text, self.agent_ids))
+
 
 @dataclass(frozen=True)
 class Membership:
@@ -54,12 +59,10 @@ class Membership:
 
     @cached_property
     def epoch_id(self) -> bytes:
-        """SHA-256, 32 bytes, of the context, the run id and every member, each text and list with its length."""
+        """SHA-256, 32 bytes, of the context, the run id with its length, the number of members, and each member."""
         digest = hashlib.sha256(_CONTEXT + _text(self.run_id) + _number(len(self.members)))
         for member in self.members:
-            digest.update(member.public_key + _number(len(member.agent_ids)))
-            for agent_id in member.agent_ids:
-                digest.update(_text(agent_id))
+            digest.update(member.encoded)
         return digest.digest()
 
     def place_of(self, public_key: bytes) -> int | None:

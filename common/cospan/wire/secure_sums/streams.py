@@ -28,7 +28,10 @@ class Stream:
         self._cipher = Cipher(ChaCha20(keys.stream_key, bytes(16)), None).encryptor()
 
     def words(self, message: bytes, count: int) -> Words:
-        """`count` words, read as little-endian integers."""
-        nonce = hmac.digest(self._nonce_key, message, "sha256")[:_NONCE_BYTES]
+        """The `count` words of a message, read as little-endian integers."""
+        return self.words_of_nonce(hmac.digest(self._nonce_key, message, "sha256")[:_NONCE_BYTES], count)
+
+    def words_of_nonce(self, nonce: bytes, count: int) -> Words:
+        """The first `count` words of the stream with a nonce of 12 bytes."""
         self._cipher.reset_nonce(_FIRST_BLOCK + nonce)
         return np.frombuffer(self._cipher.update(bytes(_WORD_BYTES * count)), dtype="<u8")
