@@ -17,6 +17,7 @@ which leaves it 2^−40 after 2^40 tries. γ = 1/4 is a constant of the protocol
 
 import hashlib
 import math
+from functools import lru_cache
 
 COLLUDING_SHARE = 0.25
 """γ: below which share of colluding members the sparse graph stays connected."""
@@ -50,13 +51,9 @@ def neighbours_of(epoch_id: bytes, members: int, place: int) -> tuple[int, ...]:
     return tuple(sorted(order[(at + step) % members] for step in steps))
 
 
-def _order(epoch_id: bytes, members: int) -> list[int]:
+@lru_cache(maxsize=4)
+def _order(epoch_id: bytes, members: int) -> tuple[int, ...]:
     """The places in the order of SHA-256(context ‖ epoch id ‖ place), place as 8 little-endian bytes."""
-    start = hashlib.sha256(_CONTEXT + epoch_id)
-
-    def drawn(place: int) -> bytes:
-        digest = start.copy()
-        digest.update(place.to_bytes(8, "little"))
-        return digest.digest()
-
-    return sorted(range(members), key=drawn)
+    start = _CONTEXT + epoch_id
+    drawn = [hashlib.sha256(start + place.to_bytes(8, "little")).digest() for place in range(members)]
+    return tuple(sorted(range(members), key=drawn.__getitem__))

@@ -1,7 +1,7 @@
 """Who takes part in a round's secure sum, and the epoch that this makes.
 
 A *member* is one process that uploads: of one agent, or of a group. Each has a key of its own, made when it
-starts. An *epoch* is as long as the members stay the same; its id is a hash of them, so nobody has to store it: a
+starts. An *epoch* is as long as the members stay the same; its id is a hash of them, so it need not be stored: a
 coordinator that restarts while its members run finds the same one.
 """
 

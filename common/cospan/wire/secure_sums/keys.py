@@ -5,11 +5,13 @@ again has another one, so another epoch, and what it computes again never meets 
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cospan.core.secure_sums.fixed_point import Words
 from cospan.core.secure_sums.membership import KEY_BYTES
 from cospan.wire.errors import MembershipRefusedError
 
@@ -29,8 +31,24 @@ class PairKeys:
     stream_key: bytes = field(repr=False)
 
 
+class NewestVector(NamedTuple):
+    """The newest vector that was masked with a key pair; see `cospan.wire.secure_sums.masker`."""
+
+    round: int
+    epoch_id: bytes
+    announcement: bytes
+    words: Words
+    masked: Words
+
+
 class KeyPair:
-    """An X25519 key pair."""
+    """An X25519 key pair, and the newest vector that it has masked.
+
+    Attributes:
+        public_key: 32 bytes.
+        newest: None where none was masked. It is kept here rather than by epoch, so that naming an earlier epoch
+            again gains nothing.
+    """
 
     def __init__(self, private: bytes | None = None) -> None:
         """Makes a new pair; or, for published vectors and tests, the one of a private key of 32 bytes."""
@@ -38,6 +56,7 @@ class KeyPair:
             X25519PrivateKey.generate() if private is None else X25519PrivateKey.from_private_bytes(private)
         )
         self.public_key: bytes = self._private.public_key().public_bytes_raw()
+        self.newest: NewestVector | None = None
 
     def shared_secret(self, public_key: bytes) -> bytes:
         """X25519 of the own private and another's public key, 32 bytes.

@@ -6,7 +6,7 @@ from cospan.core.secure_sums.fixed_point import Words
 from cospan.core.secure_sums.graph import neighbours_of
 from cospan.core.secure_sums.membership import Membership
 from cospan.wire.errors import MembershipRefusedError
-from cospan.wire.secure_sums.keys import KeyPair
+from cospan.wire.secure_sums.keys import KeyPair, NewestVector
 from cospan.wire.secure_sums.streams import Stream
 
 
@@ -15,7 +15,10 @@ class MaskUsedError(RuntimeError):
 
 
 class Masker:
-    """Masks what one member sends in one epoch: one vector a round, rounds ascending."""
+    """Masks what one member sends in one epoch.
+
+    One key pair masks one vector a round, rounds ascending, whatever the epoch: see `KeyPair.newest`.
+    """
 
     def __init__(self, key: KeyPair, membership: Membership) -> None:
         """Makes the keys shared with every neighbour: about 30 µs each.
@@ -30,6 +33,7 @@ class Masker:
         place = membership.place_of(key.public_key)
         if place is None:
             raise MembershipRefusedError("this process is not among the members of the epoch")
+        self._key = key
         self.epoch_id = membership.epoch_id
         self._adding: list[Stream] = []
         self._subtracting: list[Stream] = []
@@ -37,7 +41,6 @@ class Masker:
             their = membership.members[other].public_key
             stream = Stream(key.pair_keys(their, self.epoch_id))
             (self._adding if key.public_key < their else self._subtracting).append(stream)
-        self._last: tuple[int, bytes, Words, Words] | None = None
 
     @property
     def neighbours(self) -> int:
@@ -47,7 +50,8 @@ class Masker:
     def mask(self, round_number: int, announcement: bytes, words: Words) -> Words:
         """The vector of a round with all its masks, in a new array.
 
-        Asked for the newest round again, with the same announcement and vector, it gives the same bytes.
+        Asked for the newest round again, in the same epoch, with the same announcement and vector, it gives the
+        same bytes.
 
         Args:
             round_number: t.
@@ -55,18 +59,19 @@ class Masker:
             words: as of `fixed_point.encode`.
 
         Raises:
-            MaskUsedError: another vector was masked for this round or a later one.
+            MaskUsedError: the key pair has masked another vector for this round, or one for a later round.
         """
-        if self._last is not None and round_number <= self._last[0]:
-            last, told, before, masked = self._last
-            if (round_number, announcement) == (last, told) and np.array_equal(words, before):
-                return masked.copy()
+        newest = self._key.newest
+        if newest is not None and round_number <= newest.round:
+            asked = (round_number, self.epoch_id, announcement)
+            if asked == newest[:3] and np.array_equal(words, newest.words):
+                return newest.masked.copy()
             raise MaskUsedError(
-                f"a vector was masked for round {last}; another one, for round {round_number}, must not be"
+                f"a vector was masked for round {newest.round}; another one, for round {round_number}, must not be"
             )
-        fresh: Words = np.add(words, self._masks(round_number, announcement, len(words)))
-        self._last = (round_number, announcement, words.copy(), fresh)
-        return fresh.copy()
+        masked = np.add(words, self._masks(round_number, announcement, len(words)))
+        self._key.newest = NewestVector(round_number, self.epoch_id, announcement, words.copy(), masked)
+        return masked.copy()  # type: ignore[no-any-return]
 
     def _masks(self, round_number: int, announcement: bytes, count: int) -> Words:
         """Σ over the neighbours of plus or minus the words shared with each."""

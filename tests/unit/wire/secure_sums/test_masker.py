@@ -95,6 +95,19 @@ def test_no_second_vector_is_masked(round_number: int, told: bytes, change: int)
     assert not np.array_equal(masker.mask(5, TOLD, vector), first)
 
 
+def test_an_earlier_epoch_lets_no_second_vector_through() -> None:
+    """Not the vector of this round in another epoch, and none of an earlier round back in the first one."""
+    keys, vector = keys_of(4), vectors_of(1)[0]
+    first, other = membership_of(keys), membership_of(keys[:3])
+    Masker(keys[0], first).mask(1, TOLD, vector)
+    sent = Masker(keys[0], other).mask(2, TOLD, vector)
+    for again, round_number in ((first, 1), (first, 2), (other, 1)):
+        with pytest.raises(MaskUsedError, match="masked for round 2"):
+            Masker(keys[0], again).mask(round_number, TOLD, vector)
+    assert np.array_equal(Masker(keys[0], other).mask(2, TOLD, vector), sent)
+    assert len(Masker(keys[0], first).mask(3, TOLD, vector)) == len(vector)
+
+
 def test_a_callers_vector_may_change_afterwards() -> None:
     masker, vector = maskers_of(3)[0], vectors_of(1)[0]
     kept, first = vector.copy(), masker.mask(0, TOLD, vector)
