@@ -169,6 +169,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "new-site": "newcomers",
         "when-sharing-pays": "sharing_map",
         "intervals": "intervals",
+        "privacy": "privacy",
         "better-decisions": "better_decisions",
     }
 )

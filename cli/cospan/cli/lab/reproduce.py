@@ -37,6 +37,8 @@ def reproduce_here(
     require("cospan reproduce", ("scipy", "matplotlib"), "study")
     if name in DEEP:
         require(f"cospan reproduce {name}", ("jax", "optax"), "deep")
+    if name == "privacy":
+        require(f"cospan reproduce {name}", ("dp_accounting",), "dp")
     if pages is not None:
         read_page(pages, name)
     if output is not None:
