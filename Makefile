@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test faults simulate mutants soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ slurm-test: $(VENV)/ready  ## Kill nodes of a real Slurm of four nodes on this m
 swarm-test: $(VENV)/ready-e2e  ## Kill and drain machines of a real Docker Swarm of three network namespaces (root; some minutes)
 	@if .ci/ensure-docker > /dev/null; then $(BIN)/python -m pytest -q tests/swarm; else \
 	  echo "left out: the tests of Docker Swarm, for Docker's engine cannot be had; start one, then: make swarm-test"; fi
+
+kubernetes-test: $(VENV)/ready-e2e $(VENV)/ready-helm  ## Kill, drain and upgrade on a real Kubernetes 1.20 of three network namespaces (root); builds it once, in ten minutes of a core
+	@if .ci/ensure-docker > /dev/null && .ci/ensure-helm > /dev/null && .ci/ensure-kubernetes > /dev/null; then $(BIN)/python -m pytest -q -rP tests/kube_cluster; else \
+	  echo "left out: the tests of Kubernetes, for its programs cannot be had"; fi
 
 mlflow-test: .venv-mlflow/ready  ## Track a run with MLflow and have MLflow read it back; installs it in an environment of its own
 	@.venv-mlflow/bin/python -m pytest -q tests/unit/cli/tracking/test_mlflow_sink.py

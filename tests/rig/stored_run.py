@@ -6,7 +6,7 @@ from typing import Any
 
 from rig.machines import until
 
-from cospan.server.storage.reader import StoredState, read_state
+from cospan.server.storage.reader import StoredState, read_reports, read_state
 from cospan.server.storage.run_folder import STORE
 
 _BOUND = 240.0
@@ -39,8 +39,10 @@ class StoredRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the result is written."""
-        return (self._folder / "result.json").exists() and self.state.finish_cause is not None
+        """Whether it is, and its result is written: a coordinator that is drained writes one, too."""
+        if not (self._folder / "result.json").exists() or self.state.finish_cause is None:
+            return False
+        return bool(self.result()["rounds"] == self.state.rounds)
 
     def result(self) -> dict[str, Any]:
         """`result.json`."""
@@ -48,7 +50,5 @@ class StoredRun:
         return document
 
     def closed(self) -> list[int]:
-        """The rounds of `rounds.csv`."""
-        lines = (self._folder / "rounds.csv").read_text().splitlines()
-        column = lines[0].split(",").index("round")
-        return [int(line.split(",")[column]) for line in lines[1:]]
+        """The rounds that are stored, in their order."""
+        return [report.closed_round for report in read_reports(self._folder / STORE)]
