@@ -1,6 +1,8 @@
 """Runs with secure sums over real gRPC: the bits of a run in one process, and deaths that void one round each."""
 
 import asyncio
+import contextlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from behaviour.certificates import Certificates
 from behaviour.certificates import agents_of as agents_with
+from behaviour.command import TOY, cospan, ended, line_of, result_of, started
 from behaviour.fleets import agents_of, ends
 from runs import RINGS, run, specification, until
+from stored import NAME
 
 from cospan.client.agent import Agent, ClientSettings
 from cospan.client.placement import hosts_of
@@ -18,11 +22,14 @@ from cospan.core.method import compact, full_history, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
+from cospan.server.storage.reader import read_reports, read_state
 from cospan.simulation.local_run import LocalRun
 from cospan.wire.errors import CospanError, IdentityMismatchError, InvalidValueError, MembershipRefusedError
 from cospan.wire.messages import FinishCause
 from cospan.wire.secure_sums.proof import KeyProof
 
+_SECONDS = 90.0
+"""Bound on a run; a handshake of each agent and a key for each pair take their time on a busy machine."""
 METHODS = {"paper": paper(3), "compact": compact(3), "full-history": full_history(3), "practical": practical(3)}
 
 
@@ -53,7 +60,7 @@ def test_the_bits_are_those_of_a_run_in_one_process_and_nearly_those_without(nam
             assert [report.contributors for report in reports] == [5] * 8
             return coordinator.engine.state.basis.tobytes()
 
-    bits = run(networked())
+    bits = run(networked(), _SECONDS)
     assert bits == in_process(spec)
     plain = in_process(replace(spec, secure_sums=False, min_cohort=0))
     np.testing.assert_allclose(np.frombuffer(bits), np.frombuffer(plain), rtol=0.0, atol=1e-9)
@@ -82,7 +89,7 @@ def test_an_agent_that_dies_voids_a_round_and_one_that_joins_none() -> None:
             assert contributors.count(0) <= 2  # at most one for the death, and one where it was on its way
             assert (await coordinator.wait()).cause is FinishCause.STOPPED
 
-    run(program(), 60.0)
+    run(program(), _SECONDS)
 
 
 def test_with_tls_keys_are_proven(tmp_path: Path) -> None:
@@ -94,7 +101,7 @@ def test_with_tls_keys_are_proven(tmp_path: Path) -> None:
             await ends(agents_with(certs, 3, coordinator.address))
             return coordinator.engine.state.basis.tobytes()
 
-    assert run(networked()) == in_process(spec)
+    assert run(networked(), _SECONDS) == in_process(spec)
 
 
 def test_a_process_that_asks_for_a_site_proves_its_key_by_a_certificate_for_every_agent(tmp_path: Path) -> None:
@@ -110,7 +117,7 @@ def test_a_process_that_asks_for_a_site_proves_its_key_by_a_certificate_for_ever
             await ends(agents)
             return [report.contributors for report in coordinator.engine.history.recent(99)]
 
-    assert run(networked()) == [3] * 8
+    assert run(networked(), _SECONDS) == [3] * 8
 
 
 def test_a_key_that_is_not_proven_may_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +130,7 @@ def test_a_key_that_is_not_proven_may_not_join(tmp_path: Path, monkeypatch: pyte
             with pytest.raises(IdentityMismatchError, match="the key of 'site-0' is not proven"):
                 await agent.run_async()
 
-    run(networked())
+    run(networked(), _SECONDS)
 
 
 def test_a_key_of_another_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +154,30 @@ def test_a_key_of_another_process_is_refused(tmp_path: Path, monkeypatch: pytest
             agents = agents_with(certs, 3, coordinator.address)
             return await asyncio.gather(*(each.run_async() for each in agents), return_exceptions=True)
 
-    assert any(isinstance(end, MembershipRefusedError) for end in run(networked()))
+    assert any(isinstance(end, MembershipRefusedError) for end in run(networked(), _SECONDS))
+
+
+def test_a_coordinator_that_is_killed_comes_to_the_same_bits(tmp_path: Path) -> None:
+    size = ("--agents", "3", "--rank", "1", "--seed", "4", "--rounds", "300", "--secure-sums")
+    command = ("coordinator", "--workload", TOY, *size, "--run-folder", "run", "--json", "--port")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(started(*command, "0", cwd=tmp_path))
+        address = json.loads(line_of(first, '"listening"'))["address"]
+        agents = [
+            stack.enter_context(started("agent", TOY, "--id", str(k), "--coordinator", address, cwd=tmp_path))
+            for k in range(3)
+        ]
+        line_of(first, '"round", ')
+        first.kill()
+        first.communicate()
+        again = stack.enter_context(started(*command, address.rpartition(":")[2], cwd=tmp_path))
+        assert ended(again)[0] == 0
+        assert [ended(agent)[0] for agent in agents] == [0, 0, 0]
+    state = read_state(tmp_path / "run" / NAME, check=True)
+    assert (state.rounds, state.incarnation) == (300, 2)
+    assert {report.contributors for report in read_reports(tmp_path / "run" / NAME)} == {3}, "no round was void"
+    assert cospan("run", TOY, *size, "--in-process", "--output", "whole", "--quiet", cwd=tmp_path)[0] == 0
+    assert result_of(tmp_path / "run")["basis_sha256"] == result_of(tmp_path / "whole")["basis_sha256"]
 
 
 def test_nothing_of_a_single_agent_is_shared() -> None:
@@ -159,7 +189,7 @@ def test_nothing_of_a_single_agent_is_shared() -> None:
             with pytest.raises(InvalidValueError, match="share_td_error is set, and the run has secure sums"):
                 await agent.run_async()
 
-    run(networked())
+    run(networked(), _SECONDS)
 
 
 def test_a_relay_refuses_the_run() -> None:
@@ -169,7 +199,7 @@ def test_a_relay_refuses_the_run() -> None:
                 async with Relay(coordinator.address):
                     pass
 
-    run(networked())
+    run(networked(), _SECONDS)
 
 
 def test_too_few_processes_cannot_begin() -> None:

@@ -75,9 +75,14 @@ class Masker:
 
     def _masks(self, round_number: int, announcement: bytes, count: int) -> Words:
         """Σ over the neighbours of plus or minus the words shared with each."""
-        total = np.zeros(count, dtype=np.uint64)
-        message = round_number.to_bytes(8, "little") + announcement
-        for streams, operation in ((self._adding, np.add), (self._subtracting, np.subtract)):
-            for stream in streams:
-                operation(total, stream.words(message, count), out=total)
-        return total
+        message, zeros = round_number.to_bytes(8, "little") + announcement, bytes(8 * count)
+
+        def sum_of(streams: list[Stream]) -> Words:
+            # Of all at once: an array for each neighbour takes longer than its words do.
+            together = b"".join([stream.of_message(message, zeros) for stream in streams])
+            total: Words = np.add.reduce(
+                np.frombuffer(together, dtype="<u8").reshape(len(streams), count), axis=0, dtype=np.uint64
+            )
+            return total
+
+        return np.subtract(sum_of(self._adding), sum_of(self._subtracting))  # type: ignore[no-any-return]

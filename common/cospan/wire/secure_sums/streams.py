@@ -29,7 +29,13 @@ class Stream:
 
     def words(self, message: bytes, count: int) -> Words:
         """The `count` words of a message, read as little-endian integers."""
-        return self.words_of_nonce(hmac.digest(self._nonce_key, message, "sha256")[:_NONCE_BYTES], count)
+        return np.frombuffer(self.of_message(message, bytes(_WORD_BYTES * count)), dtype="<u8")
+
+    def of_message(self, message: bytes, zeros: bytes) -> bytes:
+        """The stream of a message, as many bytes as there are zeros."""
+        nonce = hmac.digest(self._nonce_key, message, "sha256")[:_NONCE_BYTES]
+        self._cipher.reset_nonce(_FIRST_BLOCK + nonce)
+        return self._cipher.update(zeros)
 
     def words_of_nonce(self, nonce: bytes, count: int) -> Words:
         """The first `count` words of the stream with a nonce of 12 bytes."""
