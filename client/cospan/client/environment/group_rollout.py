@@ -14,7 +14,10 @@ from cospan.client.environment.observation_parts import exogenous_of, part_names
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
+from cospan.client.features import TabularFeatures
 from cospan.client.workload import Site, Sites
+from cospan.core.exact_solutions import ReferenceSolution
+from cospan.core.learning.feature_rows import TableRows
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -56,7 +59,8 @@ class BatchedRollouts:
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
         """Prepares; nothing is reset before the first step."""
-        self.features, self.references, self.labels = sites.features, sites.references, sites.labels
+        self.features, self.labels = sites.features, sites.labels
+        self.references: Sequence[ReferenceSolution | None] = sites.references
         self._sites, self._chains, self._origins = sites, sites.chains, origins
         self._names, self._name = tuple(names), f"{names[0]} to {names[-1]}"
         self._places = np.arange(len(origins))
@@ -126,8 +130,13 @@ class BatchedRollouts:
             rewards[sound],
             parts=rounds(parts_of(flat)),
             exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
+            rows=self._in_table(observations[sound]),
         )
         return trajectory, failures
+
+    def _in_table(self, states: np.ndarray) -> TableRows | None:
+        """The states by their numbers, where the features are given as a table of all of them."""
+        return TableRows.of(self.features.matrix, states) if isinstance(self.features, TabularFeatures) else None
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -223,7 +232,7 @@ class SequentialRollouts:
     ) -> None:
         """Prepares; nothing is reset before the first step."""
         self.features = sites[0].features
-        self.references = tuple(site.reference for site in sites)
+        self.references: Sequence[ReferenceSolution | None] = tuple(site.reference for site in sites)
         self.labels = tuple(site.label for site in sites)
         self._chains = [
             Chain(site, name=name, index=index, seed=seed, first_round=first_round)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.learning.feature_rows import dense
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.learning.posterior import RISK_RIDGE, Moments, PosteriorState, prior_factor, with_noise
@@ -134,7 +135,8 @@ def _long_run_ratio(state: PosteriorState, data: Moments, units: Units, found: D
     block, and of single steps (batch means; Flegal and Jones 2010). A block is a round, or several short ones where
     all rounds are kept.
     """
-    features, errors = np.stack(state.features) / units.feature, np.stack(state.rewards)
+    features, errors = np.stack([dense(each) for each in state.features]), np.stack(state.rewards)
+    features = features / units.feature
     errors = (errors - data.gain) / units.reward
     errors = errors + (features[:, 1:] - features[:, :-1]) @ (state.weights / units.head)
     known = np.stack([np.ones(errors.shape[1], np.bool_) if each is None else each for each in state.is_transition])
