@@ -17,7 +17,7 @@ from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_featur
 from cospan.client.features import TabularFeatures
 from cospan.client.workload import Site, Sites
 from cospan.core.exact_solutions import ReferenceSolution
-from cospan.core.learning.feature_rows import TableRows
+from cospan.core.history.feature_rows import TableRows
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 

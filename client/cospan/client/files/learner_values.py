@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
-from cospan.core.learning.feature_rows import Rows, TableRows, dense, numbers_of, shared_table
+from cospan.core.history.feature_rows import Rows, TableRows, dense, numbers_of, shared_table
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS, FleetPrior, PosteriorState

@@ -7,7 +7,7 @@ anything of a later one. Errors that are correlated come from something that per
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.learning.feature_rows import dense
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.posterior import PosteriorState
 from cospan.core.linalg.leading_axes import applied
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.warm_start import HalfSums
-from cospan.core.learning.feature_rows import TableRows
+from cospan.core.history.feature_rows import TableRows
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import PosteriorState
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments

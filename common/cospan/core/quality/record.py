@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.baselines import lstd_alone
-from cospan.core.learning.feature_rows import dense
 from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import PosteriorState

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cospan.core.learning.feature_rows import Rows, TableRows, dense, joined, of_agents, shared_table
+from cospan.core.history.feature_rows import Rows, TableRows, dense, joined, of_agents, shared_table
 
 RNG = np.random.default_rng(3)
 TABLE = RNG.standard_normal((300, 4))
