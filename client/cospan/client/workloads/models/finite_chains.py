@@ -198,7 +198,9 @@ class FiniteChains:
             left -= half
         found: Int[np.ndarray, " n"] = place - begin
         if self._row_of is not None:
-            for chain in np.flatnonzero((self._entries.take(place - 1, mode="clip") == sought) & (found > 0)).tolist():
+            for chain in np.flatnonzero(
+                (self._entries.take(place - 1, mode="clip") == sought) & (found > 0)
+            ).tolist():
                 row = self._row_of(chain, int(rows[chain]))
                 found[chain] = np.count_nonzero(row <= uniforms[chain])
         return found
