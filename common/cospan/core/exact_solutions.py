@@ -224,7 +224,7 @@ class ReferenceStack(Sequence[ReferenceSolution | None]):
     @overload
     def __getitem__(self, place: slice) -> "ReferenceStack": ...
 
-    def __getitem__(self, place: int | slice) -> "ReferenceSolution | None | ReferenceStack":
+    def __getitem__(self, place: int | slice) -> "ReferenceSolution | ReferenceStack | None":
         """That of one agent, or the stack of some of them."""
         if isinstance(place, slice):
             return self.of_agents(place)

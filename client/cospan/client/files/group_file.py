@@ -54,7 +54,7 @@ from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
 FORMAT = "cospan-group-5"
 EARLIER = ("cospan-group-4",)
-"""Formats that are read too: it has the features of the kept rounds themselves, where later ones may have a table."""
+"""Formats that are read too: it has the features of the kept rounds, where later ones may have a table."""
 TITLE = "the result of a group"
 AnyGroup: TypeAlias = GroupLearner | ImprovingGroup
 """A group, of a run with improvement steps or without."""

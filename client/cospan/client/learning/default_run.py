@@ -77,8 +77,8 @@ def with_cohort(specification: RunSpecification, said: Collection[str]) -> RunSp
 def with_refreshes(specification: RunSpecification, said: Collection[str]) -> RunSpecification:
     """The same, with the refreshes that suit the size of its fleet, where nothing is said of them.
 
-    A refresh takes most of an agent's time. The basis of a large fleet needs fewer of them, and the last round has one
-    (docs/adr/0037).
+    A refresh takes most of an agent's time, the basis of a large fleet needs fewer of them, and the last round has
+    one (docs/adr/0037).
 
     Args:
         specification: of the run.

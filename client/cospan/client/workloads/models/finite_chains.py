@@ -91,8 +91,8 @@ class FiniteChains:
     The next state of chain k in state s is the number of entries of `cumulative[k, rows[s]]` that are not above a
     uniform; the reward of that step is `rewards[k, s]`.
 
-    Where rows can be computed again, their leading 32 binary digits are kept, which is half the memory. A uniform that
-    has the same ones, which happens once in some 10⁸ steps, is looked up in the row itself: the states are the same.
+    Where rows can be computed again, their leading 32 binary digits are kept, which is half the memory. A uniform
+    that has the same ones, once in some 10⁸ steps, is looked up in the row itself: the states are the same.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class FiniteChains:
         return np.asarray(self._uniforms[self._left % PART])
 
     def _next(self, rows: Int[np.ndarray, " n"], uniforms: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """How many entries of its sorted row are not above the uniform of each chain, by bisection of all at once."""
+        """How many entries of its sorted row are not above the uniform of each chain, by bisection."""
         begin = (self._first_rows + rows) * self._last
         place, left = begin.copy(), self._last
         sought = uniforms if self._row_of is None else _leading(uniforms)
