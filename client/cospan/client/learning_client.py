@@ -20,7 +20,7 @@ from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
-from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
+from cospan.client.session.message_checks import MEMORY_GIB, keeps_numbers, memory_problem
 from cospan.client.session.run_checks import check_basis, slow_round
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
@@ -347,7 +347,8 @@ class LearningClient(ABC, Generic[L]):
             )
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
-            problem = memory_problem(specification, self._agents, self.settings.memory_gib)
+            in_table = self._agents > 1 and keeps_numbers(self.workload, features, specification)
+            problem = memory_problem(specification, self._agents, self.settings.memory_gib, in_table=in_table)
             if problem is not None:
                 raise problem
         return session.Prepared(
