@@ -14,13 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
+from cospan.client.environment.group_rollout import keeps_numbers
 from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, FileKind, StateFile
 from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
-from cospan.client.session.message_checks import MEMORY_GIB, keeps_numbers, memory_problem
+from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
 from cospan.client.session.run_checks import check_basis, slow_round
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport

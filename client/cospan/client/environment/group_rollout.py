@@ -15,10 +15,11 @@ from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
 from cospan.client.features import TabularFeatures
-from cospan.client.workload import Site, Sites
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.history.feature_rows import TableRows
 from cospan.core.learning.learner_state import Trajectory
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,12 @@ def chain_group(
     if isinstance(sites, Sites):
         return BatchedRollouts(sites, names, origins)
     return SequentialRollouts(sites, names, origins)
+
+
+def keeps_numbers(workload: Workload, features: FeatureMap, specification: RunSpecification) -> bool:
+    """Whether agents of a group keep the numbers of states in place of features: those that are stepped at once."""
+    is_table = isinstance(features, TabularFeatures)
+    return is_table and workload.make_fleet is not None and not specification.improve
 
 
 class BatchedRollouts:

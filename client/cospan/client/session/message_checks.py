@@ -6,8 +6,6 @@ own features and names, the specification that it was told first, the newest sta
 
 from dataclasses import replace
 
-from cospan.client.features import TabularFeatures
-from cospan.client.workload import FeatureMap, Workload
 from cospan.core.learning.posterior import HISTORY_PER_FEATURE
 from cospan.core.specification import SITE_PREFIX, RunSpecification, message_numbers
 from cospan.wire.errors import (
@@ -73,12 +71,6 @@ def round_bytes(specification: RunSpecification, agents: int, *, in_table: bool 
     else:
         kept = 8.0 * r * r
     return agents * (transitions + kept) + _MESSAGES * 8.0 * message_numbers(d, r, specification.pooled_length)
-
-
-def keeps_numbers(workload: Workload, features: FeatureMap, specification: RunSpecification) -> bool:
-    """Whether agents of a group keep the numbers of states in place of features: those that are stepped at once."""
-    is_table = isinstance(features, TabularFeatures)
-    return is_table and workload.make_fleet is not None and not specification.improve
 
 
 def memory_problem(

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from cospan.client.session.message_checks import keeps_numbers, memory_problem, round_bytes
+from cospan.client.environment.group_rollout import keeps_numbers
+from cospan.client.session.message_checks import memory_problem, round_bytes
 from cospan.client.workloads.synthetic import workload
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
