@@ -177,8 +177,8 @@ class RunSpecification(RunFields):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications.
 
-        A run without improvement steps, without secure sums, or with the usual refreshes, has the digest of a version
-        that does not know them.
+        A run without improvement steps, secure sums, or refreshes of its own has the digest of a version that does
+        not know them.
         """
         values, method = self.as_dict(), _plain(self.method)
         for of, used in ((_OF_IMPROVEMENT, self.improve), (_OF_SECURE_SUMS, self.secure_sums)):
