@@ -42,6 +42,7 @@ METHOD = Method(
     clip_norm=2.5,
     largest_turn=12.5,
     first_turn=45.0,
+    refresh_growth=1.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",

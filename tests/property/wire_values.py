@@ -76,6 +76,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         clip_norm=draw(st.floats(0.0, 1e300)),
         largest_turn=draw(st.floats(0.01, 90.0)),
         first_turn=draw(st.one_of(st.just(0.0), st.floats(0.01, 90.0))),
+        refresh_growth=draw(st.one_of(st.just(0.0), st.floats(1.0, 16.0))),
     )
     return RunSpecification(
         workload=draw(names),

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
+from cospan.client.environment.group_rollout import keeps_numbers
 from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, FileKind, StateFile
 from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
@@ -347,7 +348,8 @@ class LearningClient(ABC, Generic[L]):
             )
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
-            problem = memory_problem(specification, self._agents, self.settings.memory_gib)
+            in_table = self._agents > 1 and keeps_numbers(self.workload, features, specification)
+            problem = memory_problem(specification, self._agents, self.settings.memory_gib, in_table=in_table)
             if problem is not None:
                 raise problem
         return session.Prepared(

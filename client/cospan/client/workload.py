@@ -199,14 +199,14 @@ class Sites:
     Attributes:
         chains: of all of them.
         features: observation → R^d, the same for all.
-        references: what is known to be true of each, or None.
+        references: what is known to be true of each, or None; of many a `ReferenceStack` takes the least memory.
         labels: of the sites.
         exogenous: that of the workload, which is taken where this is None.
     """
 
     chains: Chains
     features: FeatureMap
-    references: tuple[ReferenceSolution | None, ...]
+    references: Sequence[ReferenceSolution | None]
     labels: tuple[str, ...]
     exogenous: Exogenous | None = None
 

@@ -6,6 +6,7 @@ expected rewards R (n,).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from jaxtyping import Float
@@ -171,8 +172,10 @@ class ReferenceSolution:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ReferenceStack:
+class ReferenceStack(Sequence[ReferenceSolution | None]):
     """What is known to be true of n agents' environments, to be compared with at once; nan where it is not known.
+
+    As a sequence it has the `ReferenceSolution` of each agent, made of views, and None where nothing is known.
 
     Attributes:
         gains: J of each, shape (n,).
@@ -188,7 +191,9 @@ class ReferenceStack:
 
     @classmethod
     def of(cls, references: Sequence[ReferenceSolution | None], feature_dim: int) -> "ReferenceStack":
-        """Of the agents' references; None where nothing is known."""
+        """Of the agents' references; None where nothing is known. A stack is given back as it is."""
+        if isinstance(references, cls):
+            return references
         agents = len(references)
         gains, weights = np.full(agents, np.nan), np.zeros((agents, feature_dim))
         covariances = np.zeros((agents, feature_dim, feature_dim))
@@ -196,8 +201,36 @@ class ReferenceStack:
             if reference is not None:
                 gains[number], weights[number] = reference.gain, reference.weights
                 covariances[number] = reference.covariance
+        return cls.of_arrays(gains, weights, covariances)
+
+    @classmethod
+    def of_arrays(
+        cls,
+        gains: Float[np.ndarray, " n"],
+        weights: Float[np.ndarray, "n d"],
+        covariances: Float[np.ndarray, "n d d"],
+    ) -> "ReferenceStack":
+        """Of exact solutions in arrays; the gain is nan where nothing is known."""
         variances = _quadratic_forms(weights, covariances)
         return cls(gains, weights, covariances, np.where(np.isnan(gains), np.nan, variances))
+
+    def __len__(self) -> int:
+        """How many agents."""
+        return len(self.gains)
+
+    @overload
+    def __getitem__(self, place: int) -> ReferenceSolution | None: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "ReferenceStack": ...
+
+    def __getitem__(self, place: int | slice) -> "ReferenceSolution | ReferenceStack | None":
+        """That of one agent, or the stack of some of them."""
+        if isinstance(place, slice):
+            return self.of_agents(place)
+        if np.isnan(self.gains[place]):
+            return None
+        return ReferenceSolution(float(self.gains[place]), self.weights[place], self.covariances[place])
 
     def of_agents(self, places: slice) -> "ReferenceStack":
         """Those of some of the agents, by their places."""

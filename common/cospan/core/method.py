@@ -51,6 +51,9 @@ DEFAULT_MIN_STEPS = 2
 
 _POOLED_GROWTH = 1.25
 _REFRESH_GROWTH = 1.15
+MANY_AGENTS = 1_000
+"""Agents of a fleet beyond which `refresh_growth` is by default that of many."""
+GROWTH_OF_MANY = 1.5
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
@@ -221,6 +224,15 @@ class Method:
         ),
     )
     """0 stands for the value that fits sound fleets, and is what a peer sends that does not know the field."""
+    refresh_growth: float = field(
+        default=0.0,
+        metadata=_constant(
+            "growth of the number of rounds from one refresh of the posteriors to the next",
+            range=Range(least=1, most=16, or_zero=True, note="0: 1.15"),
+            unset=f"{GROWTH_OF_MANY:g} for more than {MANY_AGENTS:,} agents, else 1.15",
+        ),
+    )
+    """Between refreshes agents send gradients at the new basis, of the moments that they had (docs/adr/0037)."""
 
     @property
     def sends_pooled(self) -> bool:
@@ -246,7 +258,7 @@ class Method:
     @property
     def pooled_growth(self) -> float:
         """The factor between the rounds in which pooled numbers are sent, and posteriors refreshed."""
-        return _REFRESH_GROWTH if self.has_head_covariance else _POOLED_GROWTH
+        return (self.refresh_growth or _REFRESH_GROWTH) if self.has_head_covariance else _POOLED_GROWTH
 
     @property
     def has_head_covariance(self) -> bool:

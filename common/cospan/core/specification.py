@@ -177,12 +177,16 @@ class RunSpecification(RunFields):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications.
 
-        A run without improvement steps, or secure sums, has the digest of a version that does not know them.
+        A run without improvement steps, secure sums, or refreshes of its own has the digest of a version that does
+        not know them.
         """
-        values = self.as_dict()
+        values, method = self.as_dict(), _plain(self.method)
         for of, used in ((_OF_IMPROVEMENT, self.improve), (_OF_SECURE_SUMS, self.secure_sums)):
             if not used:
                 values = {name: value for name, value in values.items() if name not in of}
+        if not self.method.refresh_growth:
+            del method["refresh_growth"]
+        values["method"] = method
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.core.exact_solutions import ReferenceSolution
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.linalg.subspace import random_basis
@@ -116,7 +117,7 @@ def _answers(
     posterior, spread = state.posterior, value_spread(state)
     assert posterior is not None
     assert spread is not None
-    visited = np.concatenate([each[:-1] for each in posterior.features])
+    visited = np.concatenate([dense(each)[:-1] for each in posterior.features])
     left, right = (visited[rng.integers(len(visited), size=_QUESTIONS)] for _ in range(2))
     differs = np.any(left != right, axis=1)  # of a state to itself there is nothing to ask
     pairs, wrong = (left - right)[differs], posterior.weights - reference.weights

@@ -38,6 +38,7 @@ NOT_IN_RANGE = {
     "clip_norm": [-1e-9, math.inf, math.nan],
     "largest_turn": [0.0, 0.0099, 90.01, -5.0, math.nan],
     "first_turn": [0.0099, 90.01, -5.0, math.nan],
+    "refresh_growth": [0.999, 16.1, -1.0, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -56,6 +57,7 @@ AT_THE_EDGE = {
     "clip_norm": [0.0, 1e300],
     "largest_turn": [0.01, 90.0],
     "first_turn": [0.0, 0.01, 90.0],
+    "refresh_growth": [0.0, 1.0, 16.0],
 }
 WITHOUT_A_RANGE = {
     "head_update",

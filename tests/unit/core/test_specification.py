@@ -113,6 +113,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "clip_norm": 1.0,
     "largest_turn": 12.5,
     "first_turn": 45.0,
+    "refresh_growth": 1.5,
 }
 
 

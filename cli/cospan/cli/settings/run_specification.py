@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
-from cospan.client.learning.default_run import checked, new_specification, with_cohort, with_improvement
+from cospan.client.learning.default_run import (
+    checked,
+    new_specification,
+    with_cohort,
+    with_improvement,
+    with_refreshes,
+)
 from cospan.core import fields
 from cospan.core.method import PRESETS, Method
 from cospan.core.run_fields import Participation, RunFields
@@ -109,7 +115,9 @@ def plan_resumed(
     else:
         _check_same_workload(base, reference, spec_file)
     found = replace(
-        _with_settings(base, settings), feature_dim=held.feature_dim, feature_fingerprint=held.feature_fingerprint
+        _with_settings(base, settings, is_whole=spec_file is not None),
+        feature_dim=held.feature_dim,
+        feature_fingerprint=held.feature_fingerprint,
     )
     return RunPlan(found, settings)
 
@@ -124,7 +132,7 @@ def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | 
     from cospan.client.environment.workload_loader import load_workload
 
     settings = _only_flags(load_settings(flags, config), flags)
-    return _of_workload(base, settings, load_workload(base.workload))
+    return _of_workload(base, settings, load_workload(base.workload), again=True)
 
 
 def _of_workload(
@@ -133,11 +141,16 @@ def _of_workload(
     workload: "Workload",
     held: RunSpecification | None = None,
     name: str = "",
+    *,
+    again: bool = False,
 ) -> RunPlan:
-    """The checked plan of a workload; its features must be those of `held`, which the file `name` has."""
+    """The checked plan of a workload; its features must be those of `held`, which the file `name` has.
+
+    `again` says that the run was started before.
+    """
     from cospan.client.learning.run_config import with_features
 
-    found, site = with_features(_with_settings(start, settings), workload)
+    found, site = with_features(_with_settings(start, settings, is_whole=held is not None or again), workload)
     plan = RunPlan(found, settings, workload, site)
     try:
         if held is not None and held.seed == found.seed:
@@ -163,11 +176,12 @@ def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path
             "--feature-dim and --rank, or the --spec of a run"
         )
     start = base or new_specification("", 1, None, None, rounds)
-    return RunPlan(checked(_with_settings(start, settings)), settings)
+    return RunPlan(checked(_with_settings(start, settings, is_whole=base is not None)), settings)
 
 
 def preset_of(method: Method) -> str | None:
     """The preset whose constants these are, or None."""
+    method = replace(method, refresh_growth=0.0)  # it follows from the size of the fleet
     return next((name for name, preset in PRESETS.items() if preset(method.steps_per_round) == method), None)
 
 
@@ -186,15 +200,23 @@ def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update=dict.fromkeys(_OF_A_SPECIFICATION - flags.keys()))
 
 
-def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
-    """The specification with all settings; a quorum implies its participation, improvement steps the rest of it."""
+def _with_settings(start: RunSpecification, settings: Settings, *, is_whole: bool = False) -> RunSpecification:
+    """The specification with all settings; a quorum implies its participation, improvement steps the rest of it.
+
+    Args:
+        start: to begin with.
+        settings: that override it.
+        is_whole: whether it is that of a run, and says all: then no constant is chosen by the size of the fleet.
+    """
     method, values = start.method, settings.of(RunFields)
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)
     if values.get("quorum"):
         values.setdefault("participation", Participation.QUORUM)
-    found = replace(start, method=replace(method, **settings.of(Method)), **values)
-    return with_cohort(with_improvement(found, values), values)
+    constants = settings.of(Method)
+    found = with_improvement(replace(start, method=replace(method, **constants), **values), values)
+    found = with_cohort(found, values)
+    return found if is_whole else with_refreshes(found, constants)
 
 
 def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:

@@ -14,8 +14,12 @@ from cospan.client.environment.observation_parts import exogenous_of, part_names
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
-from cospan.client.workload import Site, Sites
+from cospan.client.features import TabularFeatures
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.core.exact_solutions import ReferenceSolution
+from cospan.core.history.feature_rows import TableRows
 from cospan.core.learning.learner_state import Trajectory
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,12 @@ def chain_group(
     return SequentialRollouts(sites, names, origins)
 
 
+def keeps_numbers(workload: Workload, features: FeatureMap, specification: RunSpecification) -> bool:
+    """Whether agents of a group keep the numbers of states in place of features: those that are stepped at once."""
+    is_table = isinstance(features, TabularFeatures)
+    return is_table and workload.make_fleet is not None and not specification.improve
+
+
 class BatchedRollouts:
     """The chains of several agents, all of which have taken the same number of steps; stepped at once.
 
@@ -56,7 +66,8 @@ class BatchedRollouts:
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
         """Prepares; nothing is reset before the first step."""
-        self.features, self.references, self.labels = sites.features, sites.references, sites.labels
+        self.features, self.labels = sites.features, sites.labels
+        self.references: Sequence[ReferenceSolution | None] = sites.references
         self._sites, self._chains, self._origins = sites, sites.chains, origins
         self._names, self._name = tuple(names), f"{names[0]} to {names[-1]}"
         self._places = np.arange(len(origins))
@@ -126,8 +137,13 @@ class BatchedRollouts:
             rewards[sound],
             parts=rounds(parts_of(flat)),
             exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
+            rows=self._in_table(observations[sound]),
         )
         return trajectory, failures
+
+    def _in_table(self, states: np.ndarray) -> TableRows | None:
+        """The states by their numbers, where the features are given as a table of all of them."""
+        return TableRows.of(self.features.matrix, states) if isinstance(self.features, TabularFeatures) else None
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -223,7 +239,7 @@ class SequentialRollouts:
     ) -> None:
         """Prepares; nothing is reset before the first step."""
         self.features = sites[0].features
-        self.references = tuple(site.reference for site in sites)
+        self.references: Sequence[ReferenceSolution | None] = tuple(site.reference for site in sites)
         self.labels = tuple(site.label for site in sites)
         self._chains = [
             Chain(site, name=name, index=index, seed=seed, first_round=first_round)

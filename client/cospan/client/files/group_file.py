@@ -52,7 +52,9 @@ from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
-FORMAT = "cospan-group-4"
+FORMAT = "cospan-group-5"
+EARLIER = ("cospan-group-4",)
+"""Formats that are read too: it has the features of the kept rounds, where later ones may have a table."""
 TITLE = "the result of a group"
 AnyGroup: TypeAlias = GroupLearner | ImprovingGroup
 """A group, of a run with improvement steps or without."""
@@ -76,14 +78,14 @@ OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *SHA
 
 _OF_RUN = (
     *("workload", "feature_fingerprint", "seed", "steps", "head_rounds"),
-    *("posterior_rounds", "posterior_basis", "posterior_head_covariance"),
+    *("posterior_rounds", "posterior_basis", "posterior_head_covariance", "posterior_table"),
 )
 """What all agents of a group have in common, of what a value function is read from."""
 _ASKED = (
     *("labels", "indices", "weights", "gain", "mean_reward", "value_error", "gain_error", "shared_weight", "head"),
     *("mean_reward_standard_error", "reward_batches", "reward_moments", "feature_squares"),
     *(f"head_{name}" for name in ("system", "rewards", "traces", "sums")),
-    *(f"posterior_{name}" for name in (*ARRAYS, "features", "history")),
+    *(f"posterior_{name}" for name in (*ARRAYS, "features", "rows", "history")),
 )
 """Those that a value function and its intervals are read from, with a leading axis n."""
 
@@ -179,7 +181,7 @@ def _saved_chains(group: GroupLearner) -> SavedState | None:
 
 def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
     """Reads a group's file: the values of all its agents, with a leading axis n; see `load_result`."""
-    return load_result(path, names=names, most_bytes=most_bytes, expected=FORMAT, title=TITLE)
+    return load_result(path, names=names, most_bytes=most_bytes, expected=FORMAT, earlier=EARLIER, title=TITLE)
 
 
 def agents_of(result: AgentResult, others: Collection[str] = ()) -> list[AgentResult]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.history.feature_rows import Rows, TableRows, dense, numbers_of, shared_table
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS, FleetPrior, PosteriorState
@@ -24,6 +25,7 @@ OF_ALL = (
     "posterior_rounds",
     "posterior_basis",
     "posterior_head_covariance",
+    "posterior_table",
 )
 """Values of `learner_values` that all agents of a group have in common: they have no leading axis."""
 
@@ -166,7 +168,7 @@ def _posterior(state: PosteriorState | None) -> dict[str, Any]:
         **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
         "posterior_basis": prior.basis,
         "posterior_head_covariance": prior.head_covariance,
-        "posterior_features": _rounds(state.features),
+        **_rounds(state.features),
         "posterior_history": np.stack(state.rewards, axis=-2),
         **_cuts(state),
         "posterior_rounds": np.array([state.rounds, state.stride, state.refreshed, prior.agents]),
@@ -174,9 +176,31 @@ def _posterior(state: PosteriorState | None) -> dict[str, Any]:
     }
 
 
-def _rounds(features: Sequence[Float[np.ndarray, "*n L1 d"]]) -> Float[np.ndarray, "*n k L1 d"] | Pieces:
-    """The features of the kept rounds in one array: in a group's most of its file, and so made as it is written."""
-    return np.stack(features) if features[0].ndim == 2 else Pieces.stacked(features, axis=-3)
+def _rounds(features: Sequence[Rows]) -> dict[str, Any]:
+    """The features of the kept rounds: in one array, made as it is written, or by their numbers in a table."""
+    table = shared_table(features)
+    if table is not None:
+        return {"posterior_table": table, "posterior_rows": Pieces.stacked(numbers_of(features), axis=-2)}
+    arrays = [dense(each) for each in features]
+    whole = np.stack(arrays) if arrays[0].ndim == 2 else Pieces.stacked(arrays, axis=-3)
+    return {"posterior_features": whole}
+
+
+def _loaded_rounds(result: AgentResult, d: int, shape: tuple[int, ...]) -> tuple[Rows, ...]:
+    """The features of the kept rounds; their shape is (*n, k, L + 1)."""
+    if "posterior_rows" not in result.values:
+        features = result.vector("posterior_features", *shape, d)
+        return tuple(features[..., place, :, :] for place in range(shape[-2]))
+    table, numbers = result.array("posterior_table"), result.array("posterior_rows")
+    table = result.vector("posterior_table", len(table) if table.ndim else 0, d)
+    if numbers.shape != shape or numbers.dtype.kind != "u" or int(numbers.max()) >= len(table):
+        raise RunFileError(
+            f"'posterior_rows' in the result of an agent are no rows of a table of {len(table)}, of shape {shape}; "
+            "the file is damaged"
+        )
+    if len(shape) == 2:
+        return tuple(table[numbers])
+    return tuple(TableRows(table, np.ascontiguousarray(numbers[:, place])) for place in range(shape[-2]))
 
 
 def _cuts(state: PosteriorState) -> dict[str, Any]:
@@ -202,14 +226,13 @@ def _loaded_posterior(result: AgentResult, d: int, steps: int, agents: tuple[int
     kept = result.numbers("posterior_history", 2 + len(agents)).shape[-2]
     if rounds.shape != (4,) or min(rounds) < 1 or rounds[2] > rounds[0] or not kept:
         raise RunFileError("'posterior_rounds' in the result of an agent are no rounds; the file is damaged")
-    features = result.vector("posterior_features", *agents, kept, steps + 1, d)
     rewards = result.vector("posterior_history", *agents, kept, steps)
     return PosteriorState(
         second_moment=result.vector("posterior_second_moment", *agents, d, d),
         changes=result.vector("posterior_changes", *agents, d),
         noise=result.vector("posterior_noise", *agents, d + 1, d + 1),
         variance=result.vector("posterior_variance", *agents, d + 1),
-        features=tuple(features[..., place, :, :] for place in range(kept)),
+        features=_loaded_rounds(result, d, (*agents, kept, steps + 1)),
         rewards=tuple(rewards[..., place, :] for place in range(kept)),
         is_transition=_loaded_cuts(result, kept, steps),
         stride=int(rounds[1]),

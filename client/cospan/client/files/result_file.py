@@ -169,6 +169,7 @@ def load_result(
     names: Collection[str] | None = None,
     most_bytes: int = MAX_BYTES,
     expected: str = FORMAT,
+    earlier: Collection[str] = (),
     title: str = "the result of an agent",
 ) -> AgentResult:
     """Reads an agent's file.
@@ -178,6 +179,7 @@ def load_result(
         names: of the values that are needed; all by default.
         most_bytes: of these values.
         expected: the format.
+        earlier: formats that can be read too.
         title: what the file should be, for error messages.
 
     Raises:
@@ -185,7 +187,8 @@ def load_result(
     """
     wanted = None if names is None else {"format", *names}
     values = load_npz(path, title, names=wanted, most_bytes=most_bytes)
-    check_format(path, values, expected, title)
+    if str(values.get("format")) not in earlier:
+        check_format(path, values, expected, title)
     return AgentResult(values)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from cospan.core.method import PRESETS
+from cospan.core.method import GROWTH_OF_MANY, MANY_AGENTS, PRESETS
 from cospan.core.run_fields import DEFAULT_MIN_COHORT, IMPROVEMENT_DEFAULTS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
@@ -72,6 +72,23 @@ def with_cohort(specification: RunSpecification, said: Collection[str]) -> RunSp
     if not specification.secure_sums or specification.min_cohort or "min_cohort" in said:
         return specification
     return replace(specification, min_cohort=DEFAULT_MIN_COHORT)
+
+
+def with_refreshes(specification: RunSpecification, said: Collection[str]) -> RunSpecification:
+    """The same, with the refreshes that suit the size of its fleet, where nothing is said of them.
+
+    A refresh takes most of an agent's time, the basis of a large fleet needs fewer of them, and the last round has
+    one (docs/adr/0037).
+
+    Args:
+        specification: of the run.
+        said: the names of the constants of the method that were given.
+    """
+    method = specification.method
+    suits = method.has_head_covariance and specification.agents > MANY_AGENTS and not specification.improve
+    if not suits or "refresh_growth" in said or method.refresh_growth:
+        return specification
+    return replace(specification, method=replace(method, refresh_growth=GROWTH_OF_MANY))
 
 
 def improvement_rounds(specification: RunSpecification) -> int:

@@ -122,8 +122,9 @@ class GroupLearner:
         contributions: list[Contribution] = []
         errors: list[Float[np.ndarray, " n"]] = []
         bounded: list[np.ndarray] = []
-        for block, played in zip(self.blocks, trajectories, strict=True):
-            state, outcome = block.learn(basis, played, round_number, head_covariance)
+        trajectories.reverse()
+        for block in self.blocks:  # each lets go of its steps
+            state, outcome = block.learn(basis, trajectories.pop(), round_number, head_covariance)
             states.append(state)
             # A block's outcome is let go before the next: those of a hundred thousand agents are large.
             contributions.append(contribution_of(outcome, method, round_number))

@@ -25,6 +25,8 @@ _COPIES = 3
 """Of a round's features: they, and what the largest step of the arithmetic makes of them."""
 _STEP_BYTES = 512
 """Of the objects of one step of one agent: observation, reward, and vectors of a few numbers."""
+_NUMBERS_IN_TABLE = 3
+"""Of a kept transition by the number of its state: that, its observation and its reward."""
 _MESSAGES = 8
 """Bases and gradients that a process holds at once where they are large."""
 
@@ -44,18 +46,26 @@ def feature_problem(specification: RunSpecification, feature_dim: int, fingerpri
     return None
 
 
-def round_bytes(specification: RunSpecification, agents: int) -> float:
+def round_bytes(specification: RunSpecification, agents: int, *, in_table: bool = False) -> float:
     """About the memory that a process needs for a round of its agents and for what it keeps between rounds.
 
     n (L + 1) (3 · 8 d + 512) bytes for the transitions; 8 d² for each agent that keeps d × d sums, twice in a
-    warm-up, 45 times for a posterior with its history, else 8 r²; and the messages.
+    warm-up, five times for a posterior and 2 · 8 d for each transition of its history, else 8 r²; and the messages.
+
+    Args:
+        specification: of the run.
+        agents: n, that the process hosts.
+        in_table: whether they keep the numbers of states in place of features (`core.history`): 24 bytes for each.
     """
     d, r, method = specification.feature_dim, specification.rank, specification.method
     transitions = float(method.steps_per_round + 1) * (8 * _COPIES * d + _STEP_BYTES)
     if method.warm_up_rounds:
         kept = 16.0 * d * d
     elif method.has_head_covariance:
-        kept = 8.0 * (5 * d * d + 2 * d * HISTORY_PER_FEATURE * d)
+        history = HISTORY_PER_FEATURE * d
+        if specification.rounds:
+            history = min(history, specification.rounds * method.steps_per_round)
+        kept = 8.0 * (5 * d * d + (_NUMBERS_IN_TABLE if in_table else 2 * d) * history)
     elif method.keeps_history:
         kept = 8.0 * d * d
     else:
@@ -63,9 +73,11 @@ def round_bytes(specification: RunSpecification, agents: int) -> float:
     return agents * (transitions + kept) + _MESSAGES * 8.0 * message_numbers(d, r, specification.pooled_length)
 
 
-def memory_problem(specification: RunSpecification, agents: int, memory_gib: float) -> CospanError | None:
+def memory_problem(
+    specification: RunSpecification, agents: int, memory_gib: float, *, in_table: bool = False
+) -> CospanError | None:
     """The refusal of a run whose rounds need more memory than the process may use; None where they fit."""
-    needed = round_bytes(specification, agents) / _GIB
+    needed = round_bytes(specification, agents, in_table=in_table) / _GIB
     if needed <= memory_gib:
         return None
     hosted = "" if agents == 1 else f", for {agents} agents"

@@ -13,7 +13,7 @@ one, and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
@@ -25,7 +25,7 @@ from cospan.client.features import TabularFeatures
 from cospan.client.workload import Site, Sites, Workload
 from cospan.client.workloads.models.finite_chains import FiniteChainEnv, FiniteChains
 from cospan.core.exact_solutions import (
-    ReferenceSolution,
+    ReferenceStack,
     common_subspace,
     feature_covariance,
     stationary_distributions,
@@ -115,7 +115,12 @@ def own_reward_chain(
     features: Float[np.ndarray, "n d"], basis: Float[np.ndarray, "d r"], rng: np.random.Generator
 ) -> ChainInstance:
     """Builder (a): w, P and J are drawn, and R(s) = J + V(s) − (P V)(s)."""
-    return chain_with_head(features, basis, scaled_head(features, rng.standard_normal((basis.shape[1],))), rng)
+    return chain_with_head(features, basis, own_head(features, basis.shape[1], rng), rng)
+
+
+def own_head(features: Float[np.ndarray, "n d"], rank: int, rng: np.random.Generator) -> Float[np.ndarray, " r"]:
+    """w of builder (a), in any direction."""
+    return scaled_head(features, rng.standard_normal((rank,)))
 
 
 def chain_with_head(
@@ -261,19 +266,33 @@ def fleet_part(seed: int, sizes: ChainSizes) -> FleetPart:
     return FleetPart(features, basis, scaled_head(features.matrix, rng.standard_normal((sizes.rank,))))
 
 
+def _generator_of(index: int, seed: int) -> np.random.Generator:
+    """What is an agent's own is drawn from it. Raises ValueError: the index or the seed is negative."""
+    if index < 0 or seed < 0:
+        raise ValueError(f"chain {index} with seed {seed}: both must be 0 or more")
+    return np.random.default_rng(np.random.SeedSequence((seed, index, _AGENT_TAG)))
+
+
 def chain_instance(index: int, seed: int, sizes: ChainSizes, *, common_rewards: bool) -> ChainInstance:
     """Agent `index` of the fleet drawn from `seed`: builder (a), or (b) with common rewards.
 
     Raises:
         ValueError: the index or the seed is negative.
     """
-    if index < 0 or seed < 0:
-        raise ValueError(f"chain {index} with seed {seed}: both must be 0 or more")
+    rng = _generator_of(index, seed)
     part = fleet_part(seed, sizes)
-    rng = np.random.default_rng(np.random.SeedSequence((seed, index, _AGENT_TAG)))
     if common_rewards:
         return common_reward_chain(part.features.matrix, part.basis, part.mean_head, rng)
     return own_reward_chain(part.features.matrix, part.basis, rng)
+
+
+def weights_of(index: int, seed: int, sizes: ChainSizes, *, common_rewards: bool) -> Float[np.ndarray, " d"]:
+    """z* of `chain_instance`, without its transitions where these do not tell."""
+    if common_rewards:
+        return chain_instance(index, seed, sizes, common_rewards=True).weights
+    part = fleet_part(seed, sizes)
+    head = own_head(part.features.matrix, sizes.rank, _generator_of(index, seed))
+    return np.asarray(part.basis @ head)
 
 
 def site_of(chain: ChainInstance, features: TabularFeatures, label: str) -> Site:
@@ -287,25 +306,37 @@ def site_of(chain: ChainInstance, features: TabularFeatures, label: str) -> Site
     )
 
 
-def references_of(chains: Sequence[ChainInstance]) -> tuple[ReferenceSolution, ...]:
+def cumulative_rows(chain: ChainInstance) -> Float[np.ndarray, "n n1"]:
+    """The cumulative probabilities of each row of P, without the last one, which is one."""
+    return np.asarray(np.cumsum(chain.transition, axis=1)[:, :-1])
+
+
+def references_of(chains: Sequence[ChainInstance]) -> ReferenceStack:
     """The truth of each."""
     stationary = stationary_distributions(np.stack([chain.transition for chain in chains]))
-    return tuple(
-        ReferenceSolution(
-            gain=chain.gain, weights=chain.weights, covariance=feature_covariance(chain.features, distribution)
-        )
-        for chain, distribution in zip(chains, stationary, strict=True)
+    covariances = [feature_covariance(chain.features, each) for chain, each in zip(chains, stationary, strict=True)]
+    return ReferenceStack.of_arrays(
+        np.array([chain.gain for chain in chains]),
+        np.stack([chain.weights for chain in chains]),
+        np.stack(covariances),
     )
 
 
-def sites_of(chains: Sequence[ChainInstance], features: TabularFeatures, labels: Sequence[str]) -> Sites:
-    """The chains as sites that are stepped at once, with their truth."""
+def sites_of(
+    chains: Sequence[ChainInstance],
+    features: TabularFeatures,
+    labels: Sequence[str],
+    *,
+    row_of: Callable[[int, int], Float[np.ndarray, " s1"]] | None = None,
+) -> Sites:
+    """The chains as sites that are stepped at once, with their truth; `row_of` is that of `FiniteChains`."""
     return Sites(
         chains=FiniteChains(
-            np.stack([np.cumsum(chain.transition, axis=1)[:, :-1] for chain in chains]),
+            np.stack([cumulative_rows(chain) for chain in chains]),
             rows=np.arange(len(features.matrix)),
             rewards=np.stack([chain.rewards for chain in chains]),
             first_row=None,
+            row_of=row_of,
         ),
         features=features,
         references=references_of(chains),
@@ -330,12 +361,17 @@ def make_workload(
         return site_of(chain, fleet_part(seed, sizes).features, f"chain {index}")
 
     def make_fleet(indices: Sequence[int], seed: int) -> Sites:
-        chains = [chain_instance(index, seed, sizes, common_rewards=common_rewards) for index in indices]
-        return sites_of(chains, fleet_part(seed, sizes).features, [f"chain {index}" for index in indices])
+        def chain(index: int) -> ChainInstance:
+            return chain_instance(index, seed, sizes, common_rewards=common_rewards)
+
+        def row_of(place: int, row: int) -> Float[np.ndarray, " s1"]:
+            return np.asarray(cumulative_rows(chain(indices[place]))[row])
+
+        features, labels = fleet_part(seed, sizes).features, [f"chain {index}" for index in indices]
+        return sites_of([chain(index) for index in indices], features, labels, row_of=row_of)
 
     def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
-        chains = (chain_instance(i, seed, sizes, common_rewards=common_rewards) for i in range(agents))
-        weights = np.stack([chain.weights for chain in chains])
+        weights = np.stack([weights_of(i, seed, sizes, common_rewards=common_rewards) for i in range(agents)])
         # Beyond the true rank every weight is zero, and the singular vectors would be arbitrary.
         return common_subspace(weights, min(rank, sizes.rank))[0]
 

@@ -7,6 +7,7 @@ anything of a later one. Errors that are correlated come from something that per
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.posterior import PosteriorState
 from cospan.core.linalg.leading_axes import applied
 
@@ -26,7 +27,7 @@ def error_correlation(
     few, or too short for a lag, or where all errors are equal.
     """
     whole = [each is None or bool(each.all()) for each in state.is_transition]
-    features = [each for each, is_whole in zip(state.features, whole, strict=True) if is_whole]
+    features = [dense(each) for each, is_whole in zip(state.features, whole, strict=True) if is_whole]
     history = [each for each, is_whole in zip(state.rewards, whole, strict=True) if is_whole]
     changes = [each[..., 1:, :] - each[..., :-1, :] for each in features]
     errors = [rewards + applied(change, state.weights) for rewards, change in zip(history, changes, strict=True)]

@@ -229,7 +229,7 @@ def _posterior_round(
         features, trajectory.visited, rewards, 0.0, trajectory.is_transition, changes=trajectory.changes
     )
     posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
-    posterior = posterior.observed(features, rewards, trajectory.is_transition)
+    posterior = posterior.observed(features, rewards, trajectory.is_transition, rows=trajectory.rows)
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
     if posterior.rounds and (due or takes_pooled(posterior.rounds - 1, method.pooled_growth)):
         posterior = refreshed(posterior, sums, units, prior)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.history.feature_rows import TableRows
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import PosteriorState
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
@@ -27,9 +28,9 @@ class Trajectory:
         rewards: r_0 … r_{L−1}, shape (*n, L); that of a cut is not looked at.
         is_transition: for each slot whether it is a transition and no cut, shape (L,); None where all are. Of one
             agent only.
-        rewards: r_0 … r_{L−1}, shape (*n, L).
         parts: the numbers of the observations, shape (*n, L + 1, k); None where they are not told.
         exogenous: those that no action changes, shape (*n, L + 1, q); None where the workload does not say.
+        rows: the features of n agents by their numbers in a table; None where they are from none.
     """
 
     features: Float[np.ndarray, "*n L1 d"]
@@ -37,6 +38,7 @@ class Trajectory:
     is_transition: Bool[np.ndarray, " L"] | None = None
     parts: Float[np.ndarray, "*n L1 k"] | None = None
     exogenous: Float[np.ndarray, "*n L1 q"] | None = None
+    rows: TableRows | None = None
     _changes: list[np.ndarray] = field(default_factory=list, repr=False)
 
     @property
@@ -48,7 +50,7 @@ class Trajectory:
 
     def with_rewards(self, rewards: Float[np.ndarray, "*n L"]) -> "Trajectory":
         """The features and cuts with other rewards, as those less a reference."""
-        return Trajectory(self.features, rewards, self.is_transition, _changes=self._changes)
+        return Trajectory(self.features, rewards, self.is_transition, rows=self.rows, _changes=self._changes)
 
     @property
     def transitions(self) -> int:

@@ -16,6 +16,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cospan.core.history.feature_rows import Rows, TableRows, dense, of_agents
+from cospan.core.history.visits import Visits, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
@@ -23,7 +25,6 @@ from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed_mea
 from cospan.core.uncertainty.variance_model import (
     bordered,
     gram,
-    noise_of_many,
     noise_of_round,
     noise_of_rows,
     outer,
@@ -82,7 +83,7 @@ class PosteriorState:
         changes: Σ (φ − φ'), shape (*n, d).
         noise: Σ u(φ) [1 φ][1 φ]ᵀ with the modelled variance u, relative to its mean, shape (*n, d + 1, d + 1).
         variance: the coefficients of u(φ) = max(VARIANCE_FLOOR, [1 φ] · variance), shape (*n, d + 1).
-        features: those of the kept rounds, each of shape (*n, L + 1, d).
+        features: those of the kept rounds, each of shape (*n, L + 1, d), or by their numbers in a table.
         rewards: those of the kept rounds, less the agent's reference, each of shape (*n, L).
         is_transition: of each kept round which of its slots are no cuts, shape (L,); None where all are.
         stride: see above; a power of two.
@@ -100,7 +101,7 @@ class PosteriorState:
     changes: Float[np.ndarray, "*n d"]
     noise: Float[np.ndarray, "*n d1 d1"]
     variance: Float[np.ndarray, "*n d1"]
-    features: tuple[Float[np.ndarray, "*n L1 d"], ...]
+    features: tuple[Rows, ...]
     rewards: tuple[Float[np.ndarray, "*n L"], ...]
     is_transition: tuple[Bool[np.ndarray, " L"] | None, ...]
     stride: int
@@ -128,7 +129,7 @@ class PosteriorState:
         return replace(
             self,
             **chosen,
-            features=tuple(each[places] for each in self.features),
+            features=tuple(of_agents(each, places) for each in self.features),
             rewards=tuple(each[places] for each in self.rewards),
             shared_weight=numbers_of(self.shared_weight, places),
         )
@@ -138,6 +139,8 @@ class PosteriorState:
         features: Float[np.ndarray, "*n L1 d"],
         rewards: Float[np.ndarray, "*n L"],
         is_transition: Bool[np.ndarray, " L"] | None = None,
+        *,
+        rows: TableRows | None = None,
     ) -> "PosteriorState":
         """The state with one more round of L transitions, less its cuts; a round of cuts alone changes nothing.
 
@@ -145,6 +148,7 @@ class PosteriorState:
             features: φ(s_0) … φ(s_L).
             rewards: less the agent's reference; 0 at cuts.
             is_transition: false for cuts; None where there are none.
+            rows: the features by their numbers in a table, to be kept in place of them.
         """
         visited, changes = features[..., :-1, :], self.changes + features[..., 0, :] - features[..., -1, :]
         if is_transition is not None:
@@ -154,7 +158,11 @@ class PosteriorState:
             changes = self.changes + (visited - features[1:][is_transition]).sum(axis=0)
         kept, values, cuts, stride = self.features, self.rewards, self.is_transition, self.stride
         if self.rounds % stride == 0:
-            kept, values, cuts = (*kept, features), (*values, rewards), (*cuts, is_transition)
+            kept, values, cuts = (
+                (*kept, features if rows is None else rows.like(kept)),
+                (*values, rewards),
+                (*cuts, is_transition),
+            )
             if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * features.shape[-1]:
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
@@ -193,10 +201,10 @@ def refreshed(
     data = Moments.of(state, sums, units)
     state, noise = with_noise(state, data, units)
     found = DiagonalInformation.of(data.centred, data.rewards, noise, data.covariance)
-    h, from_weights, metric = found.information, found.from_weights, found.metric
+    h, from_weights = found.information, found.from_weights
     dim = len(basis)
     own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
-    unit = np.maximum(dot(own, applied(metric, own)) / dim, TINY)[..., None]
+    unit = np.maximum(dot(own, found.measured(own)) / dim, TINY)[..., None]
     # Rewards that never varied leave no noise to weigh by: such an agent has nothing to tell, rather than all.
     told = np.any(data.rewards, axis=-1, keepdims=True)
     damped = told / (1.0 + GRADIENT_SHARE * unit * h)
@@ -215,8 +223,9 @@ def refreshed(
     unbiased = applied(from_weights, data.ridge_solution(RISK_RIDGE))
     mean, fleets = mixed_means(found, factor, unit, (own, unbiased))
     toward, away = fleets - own, mean - own
-    length = dot(toward, applied(metric, toward))
-    share = np.clip(dot(away, applied(metric, toward)) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
+    along = found.measured(toward)
+    length = dot(toward, along)
+    share = np.clip(dot(away, along) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
     return replace(
         state,
         weights=applied(found.to_weights, mean) * column(units.head),
@@ -355,23 +364,25 @@ def _modelled_of_many(state: PosteriorState, data: Moments, units: Units) -> _Mo
     steps, feature = sum(each.shape[-1] for each in state.rewards), _of_each(units.feature, agents)
     level, model = np.empty(agents), np.empty((agents, dim + 1))
     noise = np.empty((agents, dim + 1, dim + 1)) if state.stride == 1 else state.noise
-    size = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // (steps * dim))
+    table = short_table(state.features, steps)
+    numbers = steps * dim if table is None else 4 * steps + len(table) * dim
+    size = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // numbers)
     for start in range(0, agents, size):
         some = slice(start, start + size)
         unit = feature[some]
-        visited = np.concatenate([each[some, :-1] for each in state.features], axis=1)
-        squares = _squared_errors(state, data, units, weights, visited=visited, some=some)
+        history = visits_of(state.features, some, table)
+        squares = _squared_errors(state, data, units, weights, history=history, some=some)
         level[some] = np.maximum(squares.mean(axis=1), LEVEL_FLOOR)
         if state.stride == 1:  # while the history is whole, its sums are known
             sums, squared = steps * data.mean[some], state.second_moment[some] / column(unit) ** 2
         else:
-            sums, squared = visited.sum(axis=1) / unit, gram(visited, visited) / column(unit) ** 2
-        right = np.concatenate([squares.sum(axis=1)[:, None], (squares[:, None] @ visited)[:, 0] / unit], axis=1)
+            sums, squared = history.sums / unit, history.products / column(unit) ** 2
+        right = np.concatenate([squares.sum(axis=1)[:, None], history.weighed(squares) / unit], axis=1)
         found = regressed(bordered(steps, sums, squared), right[..., None], steps) / level[some, None]
         model[some] = found
         model[some, 1:] /= unit
         if state.stride == 1:
-            noise[some] = noise_of_many(visited, model[some])
+            noise[some] = history.noise(model[some])
     whole = noise * column(column(level))
     whole[:, 1:, :] /= column(feature)
     whole[:, :, 1:] /= column(feature)
@@ -384,13 +395,11 @@ def _squared_errors(
     units: Units,
     weights: Float[np.ndarray, "n d"],
     *,
-    visited: Float[np.ndarray, "c m d"],
+    history: Visits,
     some: slice,
 ) -> Float[np.ndarray, "c m"]:
     """(δ − its mean)² of some of n agents, in their units; the weights are in those of the data."""
-    vectors = weights[some, :, None]
-    values = (visited @ vectors)[..., 0]
-    last = (np.stack([each[some, -1] for each in state.features], axis=1) @ vectors)[..., 0]
+    values, last = history.values(weights[some])
     errors = np.concatenate([each[some] for each in state.rewards], axis=1)
     errors -= _of_each(data.gain, len(weights))[some]
     errors -= values
@@ -412,8 +421,9 @@ def history_of(
     state: PosteriorState,
 ) -> tuple[Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m"]]:
     """φ(s), φ(s') and the reward of each kept transition."""
-    visited = np.concatenate([each[..., :-1, :] for each in state.features], axis=-2)
-    following = np.concatenate([each[..., 1:, :] for each in state.features], axis=-2)
+    features = [dense(each) for each in state.features]
+    visited = np.concatenate([each[..., :-1, :] for each in features], axis=-2)
+    following = np.concatenate([each[..., 1:, :] for each in features], axis=-2)
     rewards = np.concatenate(state.rewards, axis=-1)
     if all(each is None for each in state.is_transition):
         return visited, following, rewards

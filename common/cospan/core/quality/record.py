@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.baselines import lstd_alone
 from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
@@ -133,7 +134,7 @@ class QualityRecord:
     def metric(self, sums: TransitionSums, posterior: PosteriorState | None) -> Float[np.ndarray, "*n d d"]:
         """C of the values' mean square; within equal exogenous parts where they are known."""
         if posterior is not None and self.exogenous and len(self.exogenous) == len(posterior.features):
-            states = np.stack([each[..., :-1, :] for each in posterior.features], axis=-3)
+            states = np.stack([dense(each)[..., :-1, :] for each in posterior.features], axis=-3)
             known = _known(posterior)
 
             def of_one(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -175,8 +176,9 @@ class QualityRecord:
 
     def _tests(self, posterior: PosteriorState, sums: TransitionSums) -> Float[np.ndarray, "*n 2 c"]:
         """Whether the TD errors of the newest weights in the kept rounds depend on observations or time."""
-        features = np.stack([each[..., :-1, :] for each in posterior.features], axis=-3)
-        following = np.stack([each[..., 1:, :] for each in posterior.features], axis=-3)
+        kept = [dense(each) for each in posterior.features]
+        features = np.stack([each[..., :-1, :] for each in kept], axis=-3)
+        following = np.stack([each[..., 1:, :] for each in kept], axis=-3)
         rewards = np.stack(posterior.rewards, axis=-2)
         gain = np.asarray(sums.gain_estimate)[..., None, None]
         weights = posterior.weights[..., None, :, None]

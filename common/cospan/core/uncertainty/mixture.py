@@ -33,14 +33,15 @@ class DiagonalInformation:
         information: the diagonal of H, not negative, shape (*n, d).
         to_weights: M, shape (*n, d, d).
         from_weights: M⁻¹, shape (*n, d, d).
-        metric: MᵀC M, so that yᵀ (MᵀC M) y is the mean square of the values, shape (*n, d, d).
+        metric: MᵀC M, so that yᵀ (MᵀC M) y is the mean square of the values, shape (*n, d, d); None where it is the
+            identity, as where no eigenvalue of C is below the floor of Λ and M is of Cholesky factors.
         scores: Mᵀc, shape (*n, d).
     """
 
     information: Float[np.ndarray, "*n d"]
     to_weights: Float[np.ndarray, "*n d d"]
     from_weights: Float[np.ndarray, "*n d d"]
-    metric: Float[np.ndarray, "*n d d"]
+    metric: Float[np.ndarray, "*n d d"] | None
     scores: Float[np.ndarray, "*n d"]
 
     @classmethod
@@ -52,42 +53,53 @@ class DiagonalInformation:
         covariance: Float[np.ndarray, "*n d d"],
     ) -> "DiagonalInformation":
         """Of A, b, S and the feature covariance C."""
-        turned, turned_back = _roots(covariance)
+        turned, turned_back, is_exact = _roots(covariance)
         weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
         information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
         h, rotation = np.linalg.eigh(symmetric(information))
         back = rotation.swapaxes(-1, -2)
         to_weights = turned @ rotation
-        metric = to_weights.swapaxes(-1, -2) @ covariance @ to_weights
+        metric = None if is_exact else symmetric(to_weights.swapaxes(-1, -2) @ covariance @ to_weights)
         return cls(
             information=np.maximum(h, 0.0),
             to_weights=to_weights,
             from_weights=turned_back(back),
-            metric=symmetric(metric),
+            metric=metric,
             scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, rewards)),
         )
+
+    def measured(self, vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+        """(MᵀC M) y of each y."""
+        return vectors if self.metric is None else applied(self.metric, vectors)
+
+    @property
+    def whole_metric(self) -> Float[np.ndarray, "*n d d"]:
+        """MᵀC M, where it is the identity too."""
+        if self.metric is not None:
+            return self.metric
+        return np.broadcast_to(np.eye(self.information.shape[-1]), self.to_weights.shape)
 
 
 _TurnedBack: TypeAlias = Callable[[Float[np.ndarray, "*n d d"]], Float[np.ndarray, "*n d d"]]
 """Rᵀ M₀⁻¹ of a rotation's transpose Rᵀ, for the root M₀ that it belongs to."""
 
 
-def _roots(covariance: Float[np.ndarray, "*n d d"]) -> tuple[Float[np.ndarray, "*n d d"], _TurnedBack]:
-    """M₀ of M₀ M₀ᵀ = Λ, and what makes Rᵀ M₀⁻¹ of Rᵀ.
+def _roots(covariance: Float[np.ndarray, "*n d d"]) -> tuple[Float[np.ndarray, "*n d d"], _TurnedBack, bool]:
+    """M₀ of M₀ M₀ᵀ = Λ, what makes Rᵀ M₀⁻¹ of Rᵀ, and whether Λ is C⁻¹ itself, of factors of C.
 
     Of n agents by Cholesky factors, a third of the time, where no eigenvalue is below the floor of Λ.
     """
     factors = _cholesky_roots(covariance) if covariance.ndim == 3 else None
     if factors is not None:
         root, inverse = factors
-        return root, lambda back: back @ inverse
+        return root, lambda back: back @ inverse, True
     eigenvalues, vectors = np.linalg.eigh(covariance)
     eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + TINY)
 
     def turned_back(back: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
         return np.asarray((back * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2))
 
-    return vectors / np.sqrt(eigenvalues)[..., None, :], turned_back
+    return vectors / np.sqrt(eigenvalues)[..., None, :], turned_back, False
 
 
 def _cholesky_roots(
@@ -151,7 +163,7 @@ def mixed(
         unit: of ψ.
         alone: the agent's own LSTD, and a nearly unbiased estimate.
     """
-    h, metric, scores = data.information, data.metric, data.scores
+    h, metric, scores = data.information, data.whole_metric, data.scores
     own, unbiased = alone
     means, risks, psis, dampings, edges = [], [], [], [], []
     diagonal = np.diagonal(metric, axis1=-2, axis2=-1)
@@ -211,7 +223,7 @@ def _mixed_at_once(
     alone: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]],
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]] | None:
     """None where W is so large that an inverse would be rounding alone. Arrays have an axis m of ψ after n."""
-    h, metric, (own, unbiased) = data.information[:, None, :], data.metric, alone
+    h, (own, unbiased) = data.information[:, None, :], alone
     agents, dim, rank = factor.shape
     psi = np.array(SHARES)[:, None] * unit[:, None, :]
     damped = 1.0 / (1.0 + psi * h)
@@ -223,14 +235,31 @@ def _mixed_at_once(
     shrunk = damped * data.scores[:, None, :]
     heads = np.einsum("nmkl,nml->nmk", inverse, shrunk @ factor)
     means = psi * shrunk + damped * (heads @ factor.swapaxes(-1, -2))
-    # tr(Xᵀ C X) of X Xᵀ = a F (I + Fᵀ h a F)⁻¹ Fᵀ a, a column of F at a time.
-    spread = np.einsum("nmd,nd->nm", psi * damped, np.einsum("ndd->nd", metric))
-    for place in range(rank):
-        along = ((damped * factor[:, None, :, place]) @ metric * damped) @ factor
-        spread += np.einsum("nmk,nmk->nm", inverse[:, :, place], along)
+    spread = _spreads(data.metric, factor, products, psi=psi, damped=damped, inverse=inverse)
     means = np.concatenate([means, own[:, None]], axis=1)
     away = means - unbiased[:, None]
-    risk = np.einsum("nmd,nmd->nm", away, away @ metric)
+    risk = np.einsum("nmd,nmd->nm", away, away if data.metric is None else away @ data.metric)
     risk += 2.0 * np.concatenate([spread, spread[:, -1:]], axis=1)
     chances = _chances(risk, spread[:, -1])
     return np.einsum("nm,nmd->nd", chances, means), means[:, 0]
+
+
+def _spreads(
+    metric: Float[np.ndarray, "n d d"] | None,
+    factor: Float[np.ndarray, "n d r"],
+    products: Float[np.ndarray, "n d rr"],
+    *,
+    psi: Float[np.ndarray, "n m 1"],
+    damped: Float[np.ndarray, "n m d"],
+    inverse: Float[np.ndarray, "n m r r"],
+) -> Float[np.ndarray, "n m"]:
+    """tr(C (ψ a + X Xᵀ)) of X Xᵀ = a F (I + Fᵀ h a F)⁻¹ Fᵀ a, with the metric C; `products`: f fᵀ of F's rows."""
+    if metric is None:
+        own = (psi * damped).sum(axis=-1)
+        along = (damped * damped) @ products
+        return np.asarray(own + np.einsum("nmk,nmk->nm", inverse.reshape(along.shape), along))
+    spread = np.einsum("nmd,nd->nm", psi * damped, np.einsum("ndd->nd", metric))
+    for place in range(factor.shape[-1]):  # a column of F at a time
+        column = ((damped * factor[:, None, :, place]) @ metric * damped) @ factor
+        spread += np.einsum("nmk,nmk->nm", inverse[:, :, place], column)
+    return np.asarray(spread)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.history.feature_rows import dense
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.learning.posterior import RISK_RIDGE, Moments, PosteriorState, prior_factor, with_noise
@@ -82,7 +83,7 @@ def value_spread(
     state, noise = with_noise(state, data, units)
     found = DiagonalInformation.of(data.centred, data.rewards, noise, data.covariance)
     own = applied(found.from_weights, data.ridge_solution(PRIOR_STEPS))
-    unit = np.maximum(own @ (found.metric @ own) / len(own), TINY)[None]
+    unit = np.maximum(own @ (found.whole_metric @ own) / len(own), TINY)[None]
     answer = found.from_weights @ (state.weights / units.head)
     alone = 1.0 / (found.information + 1.0 / (SHARES[-1] * unit))
     if prior.agents < 2:
@@ -134,7 +135,8 @@ def _long_run_ratio(state: PosteriorState, data: Moments, units: Units, found: D
     block, and of single steps (batch means; Flegal and Jones 2010). A block is a round, or several short ones where
     all rounds are kept.
     """
-    features, errors = np.stack(state.features) / units.feature, np.stack(state.rewards)
+    features, errors = np.stack([dense(each) for each in state.features]), np.stack(state.rewards)
+    features = features / units.feature
     errors = (errors - data.gain) / units.reward
     errors = errors + (features[:, 1:] - features[:, :-1]) @ (state.weights / units.head)
     known = np.stack([np.ones(errors.shape[1], np.bool_) if each is None else each for each in state.is_transition])
@@ -147,7 +149,7 @@ def _long_run_ratio(state: PosteriorState, data: Moments, units: Units, found: D
     moments = (features[:kept, :-1] - data.mean) * errors[:kept, :, None]
     dim = moments.shape[-1]
     inverse = np.linalg.inv(data.system + (PRIOR_STEPS / dim) * np.eye(dim))
-    metric = found.from_weights.T @ found.metric @ found.from_weights
+    metric = found.from_weights.T @ found.whole_metric @ found.from_weights
     weighing = inverse.T @ metric @ inverse
     single, block = moments.reshape(-1, dim), moments.reshape(kept // joined, -1, dim).sum(axis=1)
     uncorrelated, total = (float(np.vdot(each @ weighing, each)) for each in (single, block))

@@ -171,6 +171,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "clip_norm": "2.5",
         "largest_turn": "12.5",
         "first_turn": "45",
+        "refresh_growth": "1.5",
     }
     method = alone(said).method
     assert method == Method(
@@ -196,9 +197,22 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         2.5,
         12.5,
         45.0,
+        1.5,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)
+
+
+def test_the_posteriors_of_many_agents_are_refreshed_in_fewer_rounds() -> None:
+    """By default, and only with posteriors; the preset is the same one."""
+    sizes = {"feature_dim": "4", "rank": "2"}
+    assert alone({**sizes, "agents": "1000"}).method.refresh_growth == 0.0
+    many = alone({**sizes, "agents": "1001"}).method
+    assert many.refresh_growth == 1.5
+    assert preset_of(many) == "practical"
+    assert alone({**sizes, "agents": "1001", "refresh_growth": "1.15"}).method.refresh_growth == 1.15
+    assert alone({**sizes, "agents": "1001", "preset": "paper"}).method.refresh_growth == 0.0
+    assert alone({"agents": "1001", "feature_dim": "20", "rank": "3", "improve": "2"}).method.refresh_growth == 0.0
 
 
 def test_a_preset_with_overrides() -> None:

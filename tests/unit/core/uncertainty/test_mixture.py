@@ -53,10 +53,27 @@ def test_eigenvalues_near_the_floor_are_not_left_to_factors(least: float, monkey
     np.testing.assert_allclose(largest, 1.0 / (max(least, mixture.METRIC_FLOOR) + mixture.TINY), rtol=1e-6)
 
 
+def test_a_metric_that_is_the_identity_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, covariance = moments(1)
+    found, other = ways(covariance, monkeypatch)
+    assert found.metric is None
+    identity = np.broadcast_to(np.eye(D), covariance.shape)
+    for each in (found, other):
+        turned = each.to_weights.swapaxes(-1, -2) @ covariance @ each.to_weights
+        np.testing.assert_allclose(turned, each.whole_metric, atol=1e-12)
+        np.testing.assert_allclose(each.whole_metric, identity, atol=1e-12)
+        np.testing.assert_allclose(each.measured(each.scores), each.scores, atol=1e-10)
+
+
+@pytest.mark.parametrize("is_floored", [False, True])
 @pytest.mark.parametrize("size", [1.0, 1e9])
-def test_answers_at_once_are_those_of_each(size: float) -> None:
-    """Also where W is so large, and of so low a rank, that an inverse would be rounding."""
-    data, rng = DiagonalInformation.of(*moments(2)), np.random.default_rng(5)
+def test_answers_at_once_are_those_of_each(size: float, is_floored: bool) -> None:
+    """Also where W is so large, and of so low a rank, that an inverse would be rounding; and with a metric."""
+    system, rewards, noise, covariance = moments(2)
+    if is_floored:
+        covariance = covariance * np.array([1e-3, *[1.0] * (D - 1)]) * np.array([1e-3, *[1.0] * (D - 1)])[:, None]
+    data, rng = DiagonalInformation.of(system, rewards, noise, covariance), np.random.default_rng(5)
+    assert (data.metric is None) == (not is_floored)
     factor, unit = size * rng.standard_normal((N, D, R)), rng.uniform(0.5, 2.0, (N, 1))
     if size > 1.0:
         factor[..., 1] = 0.7 * factor[..., 0]
@@ -67,7 +84,8 @@ def test_answers_at_once_are_those_of_each(size: float) -> None:
     np.testing.assert_allclose(mean, expected.mean, atol=1e-9 * np.abs(expected.mean).max())
     np.testing.assert_allclose(fleets, expected.means[0], atol=1e-9 * np.abs(expected.means[0]).max())
     for place in range(N):
-        single = DiagonalInformation(*(getattr(data, name)[place] for name in data.__slots__))
+        values = {name: getattr(data, name)[place] for name in data.__slots__ if name != "metric"}
+        single = DiagonalInformation(**values, metric=data.whole_metric[place])
         own_mean, own_fleets = mixed_means(single, factor[place], unit[place], (alone[0][place], alone[1][place]))
         np.testing.assert_allclose(mean[place], own_mean, atol=1e-9 * np.abs(expected.mean).max())
         np.testing.assert_allclose(fleets[place], own_fleets, atol=1e-9 * np.abs(expected.means[0]).max())

@@ -5,7 +5,7 @@ row of cumulative probabilities.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,10 +13,14 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete
 from gymnasium.utils import seeding
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt
 
 BLOCK = 1024
 """Uniforms that a chain draws at once; one call for each would cost more than the step itself."""
+PART = 128
+"""Of a block, how many uniforms each of n chains holds: whole blocks would be a third of their memory."""
+_DIGITS = 32
+"""Leading binary digits of a cumulative probability that are kept where the rest can be computed again."""
 _WORDS = 2**64 - 1
 
 
@@ -86,6 +90,9 @@ class FiniteChains:
 
     The next state of chain k in state s is the number of entries of `cumulative[k, rows[s]]` that are not above a
     uniform; the reward of that step is `rewards[k, s]`.
+
+    Where rows can be computed again, their leading 32 binary digits are kept, which is half the memory. A uniform
+    that has the same ones, once in some 10⁸ steps, is looked up in the row itself: the states are the same.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class FiniteChains:
         rewards: Float[np.ndarray, "n s"],
         *,
         first_row: int | None,
+        row_of: Callable[[int, int], Float[np.ndarray, " s1"]] | None = None,
     ) -> None:
         """Nothing is drawn yet.
 
@@ -103,21 +111,29 @@ class FiniteChains:
             rows: of each state the row that its next state is drawn from.
             rewards: of each chain and state.
             first_row: the row that the first state is drawn from; None for one drawn uniformly.
+            row_of: (k, q) → the same row of `cumulative` computed again; None where all of it is to be kept.
         """
-        self._cumulative = np.ascontiguousarray(cumulative)
+        self._row_of = row_of
+        entries = np.ascontiguousarray(cumulative).reshape(-1)
+        self._entries = entries if row_of is None else _leading(entries)
+        self._last = cumulative.shape[2]
         self._rows, self._rewards, self._first_row = rows, rewards, first_row
+        self._first_rows = np.arange(len(cumulative)) * cumulative.shape[1]
         self._numbers = np.arange(len(cumulative))
         self._generators: list[np.random.Generator] = []
         self._uniforms = np.empty((0, len(cumulative)))
-        self._left = 0
-        self._drawn_from: list[Any] = []
+        self._start_block_with(0)
         self._states = np.zeros(len(cumulative), dtype=np.intp)
+
+    def _start_block_with(self, left: int) -> None:
+        """The generators stand where a block begins of which so many uniforms are left, and none is drawn."""
+        self._left, self._drawn, self._part = left, 0, -1
 
     def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Starts over; the policies are deterministic, so their generators have no use."""
         del generators
         self._generators = [seeding.np_random(seed)[0] for seed in seeds]
-        self._draw()
+        self._start_block_with(BLOCK)
         first = self._taken()
         if self._first_row is None:
             self._states = (first * len(self._rows)).astype(np.intp)
@@ -135,7 +151,9 @@ class FiniteChains:
 
     def save_state(self) -> dict[str, Any]:
         """The states, how many of the block's uniforms are left, and the generators as they were before it."""
-        return {"states": self._states.copy(), "left": self._left, "generators": _words(self._drawn_from)}
+        self._move_to(0)
+        states = [generator.bit_generator.state for generator in self._generators]
+        return {"states": self._states.copy(), "left": self._left, "generators": _words(states)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continues from what `save_state` gave. Raises ValueError where there is no such state."""
@@ -146,25 +164,52 @@ class FiniteChains:
             raise ValueError(f"{left} uniforms of a block of {BLOCK}")
         for generator, words in zip(self._generators, state["generators"], strict=True):
             generator.bit_generator.state = _state_of(words)
-        self._draw()
-        self._states, self._left = states, left
+        self._start_block_with(left)
+        self._states = states
 
-    def _draw(self) -> None:
-        """A block for every chain, side by side, so that one step's are a row."""
-        self._drawn_from = [generator.bit_generator.state for generator in self._generators]
-        self._uniforms = np.stack([generator.random(BLOCK) for generator in self._generators], axis=1)
-        self._left = BLOCK
+    def _move_to(self, place: int) -> None:
+        """Has the generators stand before this uniform of the block."""
+        if place != self._drawn:
+            for generator in self._generators:
+                generator.bit_generator.advance(place - self._drawn)  # type: ignore[attr-defined]  # PCG64 has it
+        self._drawn = place
 
     def _taken(self) -> Float[np.ndarray, " n"]:
-        """The next uniform of each chain, from the end of its block."""
+        """The next uniform of each chain, from the end of its block; a part of the block is drawn at a time."""
         if not self._left:
-            self._draw()
+            self._left, self._drawn = BLOCK, self._drawn - BLOCK
         self._left -= 1
-        return np.asarray(self._uniforms[self._left])
+        part = self._left // PART
+        if part != self._part:
+            self._move_to(part * PART)
+            # Side by side, so that one step's are a row.
+            self._uniforms = np.stack([generator.random(PART) for generator in self._generators], axis=1)
+            self._drawn, self._part = self._drawn + PART, part
+        return np.asarray(self._uniforms[self._left % PART])
 
     def _next(self, rows: Int[np.ndarray, " n"], uniforms: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        below = self._cumulative[self._numbers, rows] <= uniforms[:, None]
-        return np.asarray(below.sum(axis=1))
+        """How many entries of its sorted row are not above the uniform of each chain, by bisection."""
+        begin = (self._first_rows + rows) * self._last
+        place, left = begin.copy(), self._last
+        sought = uniforms if self._row_of is None else _leading(uniforms)
+        while left:
+            half = (left + 1) // 2
+            place += half * (self._entries.take(place + (half - 1)) <= sought)
+            left -= half
+        found: Int[np.ndarray, " n"] = place - begin
+        if self._row_of is not None:
+            for chain in np.flatnonzero(
+                (self._entries.take(place - 1, mode="clip") == sought) & (found > 0)
+            ).tolist():
+                row = self._row_of(chain, int(rows[chain]))
+                found[chain] = np.count_nonzero(row <= uniforms[chain])
+        return found
+
+
+def _leading(probabilities: Float[np.ndarray, " m"]) -> UInt[np.ndarray, " m"]:
+    """The leading binary digits of numbers from 0 on; of 1 and above those of the largest number below 1."""
+    scaled = np.minimum(probabilities * 2.0**_DIGITS, 2.0**_DIGITS - 1.0)
+    return np.asarray(scaled.astype(np.uint32))
 
 
 def _words(states: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""The kept transitions of several agents at once: sums over them, from the features or from a table of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.core.history.feature_rows import Rows, joined, numbers_of, shared_table
+from cospan.core.uncertainty.variance_model import VARIANCE_FLOOR, bordered, gram, noise_of_many
+
+_Values: TypeAlias = tuple[Float[np.ndarray, "c m"], Float[np.ndarray, "c k"]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DenseVisits:
+    """The features of c agents in m transitions.
+
+    Attributes:
+        visited: φ(s) of each transition, shape (c, m, d).
+        last: φ of the last state of each of k rounds, shape (c, k, d).
+    """
+
+    visited: Float[np.ndarray, "c m d"]
+    last: Float[np.ndarray, "c k d"]
+
+    @classmethod
+    def of(cls, rounds: Sequence[Rows], agents: slice) -> "DenseVisits":
+        """Of some of the agents of the kept rounds."""
+        return cls(joined(rounds, agents, slice(None, -1)), joined(rounds, agents, slice(-1, None)))
+
+    @property
+    def sums(self) -> Float[np.ndarray, "c d"]:
+        """Σ φ."""
+        return np.asarray(self.visited.sum(axis=1))
+
+    @property
+    def products(self) -> Float[np.ndarray, "c d d"]:
+        """Σ φ φᵀ."""
+        return gram(self.visited, self.visited)
+
+    def values(self, weights: Float[np.ndarray, "c d"]) -> _Values:
+        """zᵀφ of each transition's state, and of the last state of each round."""
+        vectors = weights[..., None]
+        return (self.visited @ vectors)[..., 0], (self.last @ vectors)[..., 0]
+
+    def weighed(self, numbers: Float[np.ndarray, "c m"]) -> Float[np.ndarray, "c d"]:
+        """Σ x φ, with a number x of each transition."""
+        return np.asarray((numbers[:, None] @ self.visited)[:, 0])
+
+    def noise(self, variance: Float[np.ndarray, "c d1"]) -> Float[np.ndarray, "c d1 d1"]:
+        """Σ u(φ) [1 φ][1 φ]ᵀ; see `noise_of_many`."""
+        return noise_of_many(self.visited, variance)
+
+
+@dataclass(frozen=True, eq=False)
+class TableVisits:
+    """The same of agents whose features are rows of a short table: the sums are over its s rows.
+
+    Attributes:
+        table: φ of each state, shape (s, d).
+        states: of each transition, shape (c, m).
+        last: the last state of each of k rounds, shape (c, k).
+    """
+
+    table: Float[np.ndarray, "s d"]
+    states: Int[np.ndarray, "c m"]
+    last: Int[np.ndarray, "c k"]
+
+    @classmethod
+    def of(cls, table: Float[np.ndarray, "s d"], rounds: Sequence[Rows], agents: slice) -> "TableVisits":
+        """Of some of the agents of the kept rounds, whose features are all from the table."""
+        numbers = [each[agents] for each in numbers_of(rounds)]
+        states = np.concatenate([each[:, :-1] for each in numbers], axis=1).astype(np.intp)
+        return cls(table, states, np.stack([each[:, -1] for each in numbers], axis=1).astype(np.intp))
+
+    @cached_property
+    def _products(self) -> Float[np.ndarray, "s dd"]:
+        """φ φᵀ of each row."""
+        return np.asarray((self.table[:, :, None] * self.table[:, None, :]).reshape(len(self.table), -1))
+
+    @cached_property
+    def _places(self) -> Int[np.ndarray, " cm"]:
+        """Of each transition, its place in an array of (agent, state)."""
+        agents, size = len(self.states), len(self.table)
+        return np.asarray((self.states + size * np.arange(agents)[:, None]).reshape(-1))
+
+    @cached_property
+    def _counts(self) -> Float[np.ndarray, "c s"]:
+        """How often each agent was in each state."""
+        agents, size = len(self.states), len(self.table)
+        return np.bincount(self._places, minlength=agents * size).reshape(agents, size).astype(np.float64)
+
+    def _squares(self, counts: Float[np.ndarray, "c s"]) -> Float[np.ndarray, "c d d"]:
+        dim = self.table.shape[1]
+        return np.asarray((counts @ self._products).reshape(-1, dim, dim))
+
+    @property
+    def sums(self) -> Float[np.ndarray, "c d"]:
+        """Σ φ."""
+        return np.asarray(self._counts @ self.table)
+
+    @property
+    def products(self) -> Float[np.ndarray, "c d d"]:
+        """Σ φ φᵀ."""
+        return self._squares(self._counts)
+
+    def values(self, weights: Float[np.ndarray, "c d"]) -> _Values:
+        """zᵀφ of each transition's state, and of the last state of each round."""
+        agents, size = len(self.states), len(self.table)
+        every = weights @ self.table.T
+        last = every.reshape(-1).take(self.last + size * np.arange(agents)[:, None])
+        return every.reshape(-1).take(self._places).reshape(self.states.shape), last
+
+    def weighed(self, numbers: Float[np.ndarray, "c m"]) -> Float[np.ndarray, "c d"]:
+        """Σ x φ, with a number x of each transition."""
+        sums = np.bincount(self._places, weights=numbers.reshape(-1), minlength=self._counts.size)
+        return np.asarray(sums.reshape(self._counts.shape) @ self.table)
+
+    def noise(self, variance: Float[np.ndarray, "c d1"]) -> Float[np.ndarray, "c d1 d1"]:
+        """Σ u(φ) [1 φ][1 φ]ᵀ; see `noise_of_many`."""
+        modelled = np.maximum(variance[:, 1:] @ self.table.T + variance[:, :1], VARIANCE_FLOOR) * self._counts
+        return bordered(modelled.sum(axis=1), modelled @ self.table, self._squares(modelled))
+
+
+Visits: TypeAlias = DenseVisits | TableVisits
+"""The kept transitions of several agents."""
+
+
+def short_table(rounds: Sequence[Rows], transitions: int) -> Float[np.ndarray, "s d"] | None:
+    """The table of the features of all rounds, where it has no more rows than there are transitions."""
+    table = shared_table(rounds)
+    return None if table is None or len(table) > transitions else table
+
+
+def visits_of(rounds: Sequence[Rows], agents: slice, table: Float[np.ndarray, "s d"] | None) -> Visits:
+    """Of some of the agents of the kept rounds; by a table where there is a short one."""
+    return DenseVisits.of(rounds, agents) if table is None else TableVisits.of(table, rounds, agents)
