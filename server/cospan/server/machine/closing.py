@@ -12,6 +12,7 @@ from cospan.server.machine.opening import (
     announcement,
     are_connected,
     begin_round,
+    fleet_is_ready,
     is_connected,
     restrict_to_replay,
     start,
@@ -214,9 +215,8 @@ def _on_round_stored(state: CoordinatorState, record: events.RoundRecord, now: f
     if move is None:
         return state, ()  # the run ended meanwhile; the round is not announced any more
     state = _advance(state, move, now, durable_round=state.round + 1)
-    if state.round == state.specification.rounds:
-        text = f"all {state.round} rounds are done"
-        state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
+    if has_all_rounds(state):
+        state, commands = finish_all_rounds(state, now)
         return state, (report, *commands)
     return state, (*announcement(state), report)
 
@@ -271,6 +271,24 @@ def _update_accepted(state: CoordinatorState) -> dict[int, AgentSet]:
     return accepted
 
 
+# A run that waits for its agents ----------------------------------------------------------------------------------
+
+
+def start_if_ready(state: CoordinatorState, now: float) -> Outcome:
+    """Starts or resumes the run if it waits for agents, and enough of them are connected."""
+    if state.phase is not RunPhase.WAITING or not fleet_is_ready(state, now):
+        return state, ()
+    return finish_all_rounds(state, now) if has_all_rounds(state) else start(state, now)
+
+
+def has_all_rounds(state: CoordinatorState) -> bool:
+    """Whether no round is left to open.
+
+    A coordinator that is killed between the write of the last round and that of the end of its run is resumed so.
+    """
+    return 0 < state.specification.rounds <= state.round
+
+
 # The end --------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +300,11 @@ def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float
     state = _end(state, RunPhase.FINISHED, end, OpenRound(), now)
     broadcast = events.Broadcast(Finish(state.stamp, cause, message, state.basis, state.head_covariance))
     return state, (broadcast, events.Note("run-finished", state.round, (), message), end)
+
+
+def finish_all_rounds(state: CoordinatorState, now: float) -> Outcome:
+    """Ends the run after its last round."""
+    return finish(state, FinishCause.ROUNDS_REACHED, f"all {state.round} rounds are done", now)
 
 
 def suspend(state: CoordinatorState, end: events.Suspend, resume_after_seconds: float, now: float) -> Outcome:

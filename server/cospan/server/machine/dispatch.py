@@ -15,7 +15,6 @@ from typing import Any, TypeAlias, get_args
 
 from cospan.server.machine import closing, counting, events, timeouts
 from cospan.server.machine.membership import admit, remove, with_saved_rounds
-from cospan.server.machine.opening import start_if_ready
 from cospan.server.machine.state import OVER, CoordinatorState, Outcome
 from cospan.wire.messages import AgentPhase, FinishCause, RunPhase
 
@@ -40,7 +39,7 @@ def step(state: CoordinatorState, event: events.Event, now: float) -> Outcome:
 
 def _on_join(state: CoordinatorState, event: events.JoinRequested, now: float) -> Outcome:
     state, commands = admit(state, event, now)
-    state, more = start_if_ready(state, now)
+    state, more = closing.start_if_ready(state, now)
     commands += more
     # A lost group may come back with fewer or other agents, so the round may await no gradient any more.
     state, more = closing.reevaluate(state, now)
@@ -132,6 +131,7 @@ TRANSITIONS: tuple[Transition, ...] = (
             "after a restart, the contributors of the last stored round are connected": (
                 "COLLECTING as a *replay*: no other agent takes part, so the round gives the same bits"
             ),
+            "the same, and all rounds are stored": "FINISHED (all rounds)",
         },
     ),
     Transition(
@@ -248,6 +248,7 @@ TRANSITIONS: tuple[Transition, ...] = (
                 "COLLECTING with `min_agents` or more; else FINISHED (not started; after a restart, no agents)"
             ),
             "`return_seconds` have passed after a restart": "COLLECTING with the agents that are connected",
+            "one of these times has passed, and all rounds are stored": "FINISHED (all rounds)",
         },
     ),
     Transition(

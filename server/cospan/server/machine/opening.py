@@ -19,13 +19,6 @@ from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
 _EMPTY_ROUND = OpenRound()
 
 
-def start_if_ready(state: CoordinatorState, now: float) -> Outcome:
-    """Starts or resumes the run if it waits for agents, and enough of them are connected."""
-    if state.phase is not RunPhase.WAITING or not _fleet_is_ready(state, now):
-        return state, ()
-    return start(state, now)
-
-
 def start(state: CoordinatorState, now: float) -> Outcome:
     """Opens a round with the agents that are present, and announces it."""
     kind = "run-resumed" if state.history.started else "run-started"
@@ -131,7 +124,8 @@ def are_connected(state: CoordinatorState, agents: Block) -> bool:
     return all(session is not None and is_connected(session) for session in found)
 
 
-def _fleet_is_ready(state: CoordinatorState, now: float) -> bool:
+def fleet_is_ready(state: CoordinatorState, now: float) -> bool:
+    """Whether enough agents are connected to begin; after a restart, enough of the last round's contributors."""
     # Called at every join: cheap tests first, because most of the time the answer is no.
     agents = state.durability.replay_agents
     if not agents:

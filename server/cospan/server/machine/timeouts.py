@@ -9,11 +9,18 @@ is limited by `round_timeout_seconds`. See docs/adr/0016.
 
 from collections.abc import Iterable
 
-from cospan.server.machine.closing import finish, quorum_deadline, reevaluate
+from cospan.server.machine.closing import (
+    finish,
+    finish_all_rounds,
+    has_all_rounds,
+    quorum_deadline,
+    reevaluate,
+    start_if_ready,
+)
 from cospan.server.machine.collections.agent_set import EMPTY_SET
 from cospan.server.machine.events import CloseStream, Command, Note, Tick
 from cospan.server.machine.membership import remove
-from cospan.server.machine.opening import connected_agents, has_cohort, start, start_if_ready
+from cospan.server.machine.opening import connected_agents, has_cohort, start
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import OVER, CoordinatorState, Outcome
 from cospan.wire.errors import SessionUnknownError
@@ -108,6 +115,8 @@ def _on_start_timeout(state: CoordinatorState, now: float) -> Outcome:
     longest = _start_timeout(state)
     if state.phase is not RunPhase.WAITING or now - state.phase_since < longest:
         return state, commands
+    if has_all_rounds(state):
+        return finish_all_rounds(state, now)
     spec, present = state.specification, len(state.members.hosts)
     if not has_cohort(state) and not state.durability.replay_agents:
         text = (

@@ -1,5 +1,6 @@
 """Opening rounds: the first one, and after a restart the one that has to be repeated."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,6 +162,31 @@ def test_a_restart_that_nobody_comes_back_to_ends_in_time_and_can_be_repeated() 
     assert run.state.finish_cause is FinishCause.NO_AGENTS
     run.restart(disk.saved())
     assert run.state.phase is WAITING
+
+
+def test_a_run_that_was_killed_between_its_last_round_and_its_end_ends_when_its_agents_are_back() -> None:
+    run, _, tokens = restarted(rounds=2)
+    run.state = run.state.evolve(specification=replace(run.state.specification, rounds=2))
+    run.step(run.resuming(tokens["a"]))
+    assert run.state.phase is WAITING
+    kinds = run.step(run.resuming(tokens["b"]))
+    assert kinds[2:] == ["Broadcast Finish", "run-finished", "EndRun"], "no round is opened after the last one"
+    assert run.state.finish_cause is FinishCause.ROUNDS_REACHED
+
+
+@pytest.mark.parametrize("back", ["a", ""])
+def test_such_a_run_waits_no_longer_for_its_agents_than_any_other(back: str) -> None:
+    run, _, tokens = restarted(rounds=2)
+    run.state = run.state.evolve(specification=replace(run.state.specification, rounds=2))
+    for name in back:
+        run.step(run.resuming(tokens[name]))
+    longest = RETURN if back else START
+    run.now = longest - 1.0
+    for token in list(run.state.members.sessions):
+        run.step(events.HeartbeatArrived(token))
+    assert run.state.phase is WAITING
+    assert "EndRun" in run.wait(1.0)
+    assert run.state.finish_cause is FinishCause.ROUNDS_REACHED
 
 
 def test_before_its_first_round_a_restarted_run_waits_for_its_streams() -> None:

@@ -1,0 +1,202 @@
+"""What can happen to an agent: by itself, by a fault, and by what the coordinator does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+from cospan.client.session.machine import Phase
+from model.parties import Effect, Parties, Settings
+from model.states import END, Connection, Local, closed_above, ends, hung_up
+from model.terms import NAMES, STREAMS_PER_AGENT, Table, stream_text
+
+_MOST_CONNECTIONS = STREAMS_PER_AGENT - 1
+
+
+class Kind(IntEnum):
+    """What a move costs: nothing, or a fault."""
+
+    FREE = 0
+    COORDINATOR_STOP = 1
+    AGENT_STOP = 2
+    CUT = 3
+    TIMEOUT = 4
+
+
+Others: TypeAlias = tuple[tuple[int, Effect], ...]
+"""What agents notice of a move: their indices, each with an effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One thing that can happen; what does not change is None."""
+
+    kind: Kind
+    label: str
+    center: int | None = None
+    local: int | None = None
+    others: Others = ()
+    ends: bool = False
+
+
+class Agents:
+    """The agents' parts of all states, by number, and what happens to them."""
+
+    def __init__(self, settings: Settings, parties: Parties) -> None:
+        self._settings, self._parties = settings, parties
+        self.table = Table[Local](lambda local: local, self._local_term, parties.renamings)
+        self._alone: dict[int, tuple[Move, ...]] = {}
+        self._noticed: dict[tuple[int, Effect], int] = {}
+        self._sent: dict[int, dict[int, str]] = {}
+        self._settled: set[int] = set()
+
+    def _local_term(self, local: Local, _: Any, i: int) -> Any:
+        parties, rename = self._parties, self._parties.rename
+        connections = tuple(
+            (
+                rename(stream_text(each.stream), i),
+                rename(each.token, i),
+                self._queue(each.up, i),
+                self._queue(each.down, i),
+            )
+            for each in local.connections
+        )
+        session = parties.sessions.codes(local.session)[i]
+        return rename(NAMES[local.agent], i), session, local.generation, rename(local.learnt, i), connections
+
+    def _queue(self, queue: tuple[int, ...] | None, i: int) -> Any:
+        if queue is None:
+            return None
+        return tuple(each if each < 0 else self._parties.messages.codes(each)[i] for each in queue)
+
+    def alone(self, number: int) -> tuple[Move, ...]:
+        """The faults of an agent and of its connection."""
+        moves = self._alone.get(number)
+        if moves is None:
+            moves = self._alone[number] = tuple(self._find_alone(self.table.values[number]))
+        return moves
+
+    def _find_alone(self, local: Local) -> Iterator[Move]:
+        name, current = NAMES[local.agent], local.current
+        if self._settings.agent_stops:
+            after = self.begun(replace(local, connections=hung_up(local.connections)))
+            yield Move(Kind.AGENT_STOP, f"{name} is killed, and started again", local=self.table.number(after))
+        if self._settings.cuts and current is not None and current.up is not None and not ends(current.up):
+            cut = replace(current, up=(*current.up, END), down=(*(current.down or ()), END))
+            after = replace(local, connections=(*local.connections[:-1], cut))
+            yield Move(Kind.CUT, f"the connection of {name} breaks", local=self.table.number(after))
+
+    def begun(self, local: Local) -> Local:
+        """The agent's part with a new process."""
+        generation = local.generation + 1
+        begun = self._parties.started(local.agent, generation)
+        return self._connected(replace(local, session=begun.state, generation=generation, learnt=frozenset()))
+
+    def _connected(self, local: Local) -> Local:
+        """The agent's part with a new connection, if its process wants one."""
+        phase = self._parties.sessions.values[local.session].phase
+        if phase is not Phase.OFFLINE or local.current is not None:
+            return local
+        used, first = {each.stream for each in local.connections}, local.agent * STREAMS_PER_AGENT + 1
+        stream = next(number for number in range(first, first + _MOST_CONNECTIONS) if number not in used)
+        return self._reacted(replace(local, connections=(*local.connections, Connection(stream))), ("connected",))
+
+    def _steps(self, local: Local) -> Iterator[tuple[str, Local]]:
+        """What an agent can do next by itself: take what has arrived, or learn."""
+        current, state = local.current, self._parties.sessions.values[local.session]
+        if current is not None and current.down:
+            head, end = current.down[0], current.down[-1]
+            yield f"receives {self._parties.said(head)}", self._received(local, head, current.down[1:])
+            if end < 0 and len(current.down) > 1:
+                yield "loses what was on its way", self._received(local, end, ())
+        if state.learning is not None and state.phase not in (Phase.DONE, Phase.FAILED):
+            yield f"has learnt round {state.learning}", self._reacted(local, ("ready",))
+
+    def driven(self, number: int) -> dict[int, str]:
+        """The agent's part once it has next sent something, each with what led there.
+
+        What an agent does by itself shows only then, so it happens only then: this leaves out orders of events that
+        differ in nothing that any other party sees.
+        """
+        driven = self._sent.get(number)
+        if driven is None:
+            driven = self._sent[number] = {}
+            known, front = {number}, [(number, "")]
+            while front:
+                at, path = front.pop()
+                local = self.table.values[at]
+                if local.current is not None and local.current.up and not ends(local.current.up):
+                    driven.setdefault(at, path)
+                    continue
+                for label, after in self._steps(local):
+                    reached = self.table.number(after)
+                    if reached not in known:
+                        known.add(reached)
+                        front.append((reached, f"{path}{label}, "))
+        return driven
+
+    def settle(self, number: int) -> None:
+        """Lets an agent do all that it can after the run; raises AssertionError where it must not."""
+        if number not in self._settled:
+            self._settled.add(number)
+            for _, after in self._steps(self.table.values[number]):
+                self.settle(self.table.number(after))
+
+    def _received(self, local: Local, head: int, rest: tuple[int, ...]) -> Local:
+        *older, current = local.connections
+        if head >= 0:
+            kept = (*older, replace(current, down=rest))
+        else:
+            kept = (*older, replace(current, down=None)) if current.up is not None else tuple(older)
+            if current.up is not None and not ends(current.up):
+                kept = (*older, replace(current, down=None, up=(*current.up, END)))
+        return self._reacted(replace(local, connections=kept), ("received", head))
+
+    def _reacted(self, local: Local, event: Effect) -> Local:
+        reaction = self._parties.session_reacts(local.session, event)
+        local = replace(local, session=reaction.state)
+        for effect in reaction.effects:
+            match effect:
+                case ("transmit", message):
+                    local = self._transmitted(local, message)
+                case ("hang up",):
+                    local = replace(local, connections=hung_up(local.connections))
+                case ("learn", of, basis):
+                    assert (of, basis) not in local.learnt, "a process learns a round at one basis twice"
+                    local = replace(local, learnt=local.learnt | {(of, basis)})
+        return self._connected(local)
+
+    def _transmitted(self, local: Local, message: int) -> Local:
+        current = local.current
+        if current is None or current.up is None or ends(current.up):
+            return local
+        sent = replace(current, up=(*current.up, message))
+        return replace(local, connections=(*local.connections[:-1], sent))
+
+    # An agent notices what the coordinator does ------------------------------------------------------------------
+
+    def noticed(self, number: int, effect: Effect) -> int:
+        """The agent's part after an effect of another's move."""
+        after = self._noticed.get((number, effect))
+        if after is None:
+            local = self._notice(self.table.values[number], effect)
+            after = self._noticed[number, effect] = self.table.number(local)
+        return after
+
+    def _notice(self, local: Local, effect: Effect) -> Local:
+        connections = []
+        for each in local.connections:
+            after = each
+            match effect:
+                case ("message", stream, token, message) if each.stream == stream and each.up is not None:
+                    down = each.down if each.down is None or ends(each.down) else (*each.down, message)
+                    after = replace(each, token=token or each.token, down=down)
+                case ("close", stream, end) if each.stream == stream and each.up is not None:
+                    after = closed_above(each, end)
+                case ("down", end):
+                    after = closed_above(each, end)
+                case _:
+                    pass
+            if after.up is not None or after.down is not None:
+                connections.append(after)
+        return replace(local, connections=tuple(connections))
