@@ -25,6 +25,7 @@ from behaviour.command import (
 
 from cospan.benchmarks.tools.processes import family
 from cospan.client.files.result_file import load_result
+from cospan.server.storage.reader import read_reports
 
 ROUNDS = 300
 SIZE = ("--agents", "2", "--rounds", str(ROUNDS), "--seed", "3")
@@ -131,6 +132,9 @@ def test_a_resumed_run_that_loses_its_coordinator_has_no_result_of_before(
         assert ended(process)[0] == 75
     before = result_of(run)
     assert before["finish_cause"] == "stopped"
+    stored = [report.closed_round for report in read_reports(run / "coordinator.sqlite")]
+    with (run / "rounds.csv").open(newline="") as lines:
+        assert [int(row["round"]) for row in csv.DictReader(lines)] == stored, "those of the last moment too"
     with started("run", "--resume", "run", "--quiet", cwd=tmp_path, **quick) as process:
         wait_for_round(run, before["rounds"] + 100, process)  # the disk may be 64 rounds behind
         (coordinator,) = (

@@ -328,6 +328,7 @@ async def _serve(
         if outcome is not None:
             voice.finished(outcome)
     if folder is not None:
+        record.add_stored(folder)
         folder.release()
     end = coordinator.engine.end
     suspended = end if isinstance(end, Suspend) else None

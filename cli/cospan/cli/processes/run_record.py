@@ -54,6 +54,19 @@ class RunRecord:
             if not isinstance(self._engine.end, Suspend):
                 raise
 
+    def add_stored(self, folder: RunFolder) -> None:
+        """Adds the rounds to `rounds.csv` that became durable while the coordinator ended, once it has.
+
+        Raises:
+            RunFileError: the store cannot be read, or the file not written, and the run is over.
+        """
+        assert self.rounds_file is not None
+        with self.completing():
+            for report in read_reports(folder.store):
+                if report.closed_round >= self.rounds_file.next_round:
+                    self.rounds_file.add(row_of(report))
+            self.rounds_file.flush()
+
     def outcome(self) -> RunOutcome | None:
         """How the run ended; None if it has not."""
         if self._end is None:

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,16 +82,22 @@ def write_rounds(path: Path, rows: Iterable[RoundRow]) -> None:
 
 
 class RoundsFile:
-    """`rounds.csv` during a run: `add` only queues, and a thread writes once a second."""
+    """`rounds.csv` during a run: `add` only queues, and a thread writes once a second.
 
-    def __init__(self, path: Path, rows: Iterable[RoundRow] = ()) -> None:
+    Attributes:
+        next_round: the first round that has no row yet.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[RoundRow] = ()) -> None:
         """`rows`: of a resumed run."""
         self._path, self._pending, self._writing = path, deque[RoundRow](), threading.Lock()
+        self.next_round = rows[-1].round + 1 if rows else 0
         write_rounds(path, rows)
 
     def add(self, row: RoundRow) -> None:
-        """Takes a row in."""
+        """Takes a row in; of rounds in their order."""
         self._pending.append(row)
+        self.next_round = row.round + 1
 
     async def keep_writing(self, interval_seconds: float = 1.0) -> None:
         """Writes what has come, at this interval, until it is cancelled."""
