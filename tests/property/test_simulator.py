@@ -5,14 +5,15 @@ from collections.abc import Callable
 
 import pytest
 from simulator import toy, witness
-from simulator.mutants.__main__ import mutated, source_path
 from simulator.mutants.catalogue import MUTANTS
+from simulator.mutants.generated import places
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.plan import Fault, Kind, Plan, Settings, plan_of, source_of
 from simulator.shrink import pasteable_test, shrink
 from simulator.world import World, play
 
+from cospan.core.run_fields import Participation
 from cospan.server.machine import closing
 
 
@@ -36,7 +37,7 @@ def test_a_plan_always_gives_the_same_run() -> None:
 def test_every_kind_of_fault_is_injected() -> None:
     for kind in Kind:
         faults = tuple(Fault(float(second), kind, second, 0.5) for second in range(2, 12))
-        result = play(Plan(1, Settings(), faults))
+        result = play(Plan(1, Settings(processes=(2, 2, 2)), faults))
         assert (result.violation, result.injected[kind] > 0) == ("", True), kind
 
 
@@ -95,8 +96,6 @@ def test_a_failing_plan_is_reduced_to_the_faults_that_matter() -> None:
 def test_a_plan_can_be_pasted() -> None:
     plan = plan_of(11)
     namespace = {"Plan": Plan, "Settings": Settings, "Fault": Fault, "Kind": Kind}
-    from cospan.core.run_fields import Participation
-
     assert eval(source_of(plan), namespace | {"Participation": Participation}) == plan
     assert compile(pasteable_test(plan, play(plan)), "a test", "exec")
 
@@ -104,9 +103,64 @@ def test_a_plan_can_be_pasted() -> None:
 def test_every_mutant_suits_the_code() -> None:
     """One that does not has to be rewritten, or the share that is found says less than it seems to."""
     for mutant in MUTANTS:
-        source = mutated(source_path(mutant).read_text(encoding="utf-8"), mutant)
-        compile(source, mutant.module, "exec")
-    assert len({(mutant.module, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+        compile(mutant.applied(mutant.path.read_text(encoding="utf-8")), mutant.module, "exec")
+    assert len({(mutant.module, mutant.old, mutant.new, mutant.key) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_guards_are_dropped_and_bounds_are_moved() -> None:
+    source = (
+        "def f(state, n):\n"
+        "    if n is None:\n"
+        "        return []\n"
+        "    if state.a and n < state.b:\n"
+        "        n = 0\n"
+        "    return [each for each in state.c if each] or n\n"
+    )
+    changes = {place.key: source[: place.begin] + place.new + source[place.end :] for place in places(source)}
+    assert list(changes) == [
+        "f: never n is None",
+        "f: without state.a",
+        "f: without n < state.b",
+        "f: without [each for each in state.c if each]",
+        "f: without n",
+        "f: bound n < state.b",
+        "f: no filter each",
+    ]
+    assert "if False:" in changes["f: never n is None"]
+    assert "if True and n < state.b:" in changes["f: without state.a"]
+    assert "state.a and (n <= state.b):" in changes["f: bound n < state.b"]
+    assert "if True] or n" in changes["f: no filter each"]
+    assert changes["f: without n"].endswith("or False\n")
+
+
+def test_a_mutant_of_another_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="has 0 times 'no such text', and not once"):
+        dataclasses.replace(MUTANTS[0], old="no such text").applied("pass")
+    generated = next(mutant for mutant in MUTANTS if mutant.key)
+    with pytest.raises(KeyError):
+        generated.applied("pass")
+
+
+# What has failed once ------------------------------------------------------------------------------------------
+
+
+def test_a_quorum_that_a_departure_makes_has_a_deadline() -> None:
+    """The round waited for its timeout."""
+    plan = Plan(
+        79,
+        Settings(
+            processes=(3, 2, 3, 1, 3, 1),
+            participation=Participation.QUORUM,
+            quorum=0.7,
+            deadline_seconds=0.2,
+            inflight_rounds=4,
+            compute_seconds=0.05,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (Fault(6.94, Kind.AGENT_REPLACED, 88, 0.496),),
+    )
+    assert play(plan).violation == ""
 
 
 def test_the_book_of_a_new_run_is_empty() -> None:

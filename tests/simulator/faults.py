@@ -22,6 +22,8 @@ _MOST_COMMANDS = 40
 """A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
 _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
+_SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
+"""An environment hangs for longer than any wait for a round."""
 
 
 def inject(world: "World", fault: Fault) -> None:
@@ -36,8 +38,10 @@ def heal(world: "World") -> None:
     world.disk.full, world.disk.slowness = False, 1.0
     for process in (*world.agents.values(), *([world.coordinator] if world.coordinator else [])):
         process.commands_left = None
+    world.on_replay = None
     for agent in world.agents.values():
-        agent.learning_slowness = 1.0
+        agent.learning_slowness, agent.hangs_for = 1.0, 0.0
+        agent.holds_back = agent.repeats = False
 
 
 def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
@@ -174,6 +178,30 @@ def _agent_slow(world: "World", fault: Fault) -> bool:
     return _lasts(world, fault, lambda: slow(20.0), lambda: slow(1.0))
 
 
+def _agent_hangs(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
+    return True
+
+
+def _replay_lost(world: "World", fault: Fault) -> bool:
+    """The coordinator is killed; an agent of a new name joins; then all of the replay are replaced by others."""
+    if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
+        return False
+
+    def replace_all() -> None:
+        for agent in list(world.agents.values()):
+            if world.stored_contributors & set(agent.agents) and world.rename(agent):
+                agent.die()
+
+    world.coordinator.die()
+    world.add_agent()
+    world.on_replay = replace_all
+    return True
+
+
 # The network ------------------------------------------------------------------------------------------------
 
 
@@ -226,12 +254,39 @@ def _repeat(world: "World", fault: Fault) -> bool:
     agent = _agent(world, fault)
     if agent is None or agent.connection is None or not agent.sent:
         return False
+    if fault.amount >= 0.5:
+        agent.repeats = True  # all that it has sent, when it is welcomed again
+        return True
     state = agent.state
     is_open = state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None
     again = agent.sent[fault.whom % len(agent.sent)]
     if not is_open or state.stamp is None or again.round > state.stamp.round:
         return False
     agent.connection.send(0, again)
+    return True
+
+
+def _overtake(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.holds_back = True
+    return True
+
+
+def _part(world: "World", fault: Fault) -> bool:
+    """What a relay would send that hosts these agents and has not heard of the others; the whole sum follows."""
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None or len(agent.agents) == 1:
+        return False
+    state = agent.state
+    is_open = state.phase is session.Phase.ACTIVE and state.is_open
+    if not is_open or state.stamp is None or state.basis is None:
+        return False
+    agent.holds_back = fault.amount >= 0.5
+    some = agent.agents[: 1 + fault.whom % (len(agent.agents) - 1)]
+    agent.lied = agent.connection.lied = True  # for its own sum may be refused now
+    agent.upload(GradientUpload(state.stamp.round, toy.contribution(some, state.stamp.round, state.basis), some))
     return True
 
 
@@ -270,11 +325,15 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.AGENT_STALL: _agent_stall,
     Kind.AGENT_CLOCK: _agent_clock,
     Kind.AGENT_SLOW: _agent_slow,
+    Kind.AGENT_HANGS: _agent_hangs,
+    Kind.REPLAY_LOST: _replay_lost,
     Kind.CUT: _cut,
     Kind.HALF_OPEN: _half_open,
     Kind.BLACK_HOLE: _black_hole,
     Kind.DELAY: _delay,
     Kind.PARTITION: _partition,
     Kind.REPEAT: _repeat,
+    Kind.OVERTAKE: _overtake,
+    Kind.PART: _part,
     Kind.LIE: _lie,
 }

@@ -9,7 +9,7 @@ from cospan.core.run_fields import Participation
 
 FAULT_SECONDS = 20.0
 """Faults happen within this time; afterwards the run has to make progress."""
-_MOST_FAULTS = 60
+_MOST_FAULTS, _MOST_CALM_FAULTS = 60, 4
 
 
 class Kind(Enum):
@@ -30,13 +30,28 @@ class Kind(Enum):
     AGENT_STALL = "agent: stands still"
     AGENT_CLOCK = "agent: clock jumps ahead"
     AGENT_SLOW = "agent: slow to learn for a time"
+    AGENT_HANGS = "agent: hangs in its environment, and answers"
+    REPLAY_LOST = "agents: all of a replay are lost as it begins"
     CUT = "network: connection reset"
     HALF_OPEN = "network: one end is told, and not the other"
     BLACK_HOLE = "network: takes everything, and delivers nothing"
     DELAY = "network: slow for a time"
     PARTITION = "network: no new connections for a time"
     REPEAT = "peer: sends a gradient again"
+    OVERTAKE = "peer: sends a gradient after the next one"
+    PART = "peer: sends the sum of some of its agents"
     LIE = "peer: sends a gradient that it must not send"
+
+
+_NEED_CALM = [
+    Kind.COORDINATOR_KILL,
+    Kind.AGENT_HANGS,
+    Kind.REPLAY_LOST,
+    Kind.REPEAT,
+    Kind.OVERTAKE,
+    Kind.PART,
+]
+"""What they lead to takes seconds, in which most plans have the next fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +116,12 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """The plan of a seed: the size of the run, its network and disk, and which kinds of faults there are."""
     rng = random.Random(f"plan {seed}")
-    settings = _settings(rng)
-    kinds = rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
+    calm = rng.random() < 0.25
+    kinds = rng.sample(_NEED_CALM, 2) if calm else rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
     if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
         kinds.remove(Kind.STORE_LOST)  # it ends a run, and with it what can go wrong in one
-    count = rng.randint(1, _MOST_FAULTS)
+    settings = _settings(rng, grouped=Kind.PART in kinds)
+    count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
     return Plan(seed, settings, faults)
@@ -119,9 +135,9 @@ def _times(rng: random.Random, count: int) -> list[float]:
     return [rng.choice(bursts) + min(2.0, rng.expovariate(2.0)) for _ in range(count)]
 
 
-def _settings(rng: random.Random) -> Settings:
+def _settings(rng: random.Random, *, grouped: bool) -> Settings:
     processes = rng.choice([3, 3, 4, 5, 6, 12])
-    grouped = rng.random() < 0.3
+    grouped = grouped or rng.random() < 0.2
     quorum: dict[str, Any] = {}
     if rng.random() < 0.4:
         quorum = {

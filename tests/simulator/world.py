@@ -3,6 +3,7 @@
 import random
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runs import Disk, specification
@@ -11,6 +12,7 @@ from cospan.client.session.machine import Phase
 from cospan.server.machine import events
 from cospan.wire.messages import FinishCause
 from simulator import faults, toy
+from simulator.duties.time_limits import ROUND_TIMEOUT
 from simulator.parties.agent import AgentProcess, Surroundings
 from simulator.parties.coordinator import CoordinatorProcess
 from simulator.parties.disk import SimulatedDisk
@@ -26,7 +28,6 @@ of the rounds."""
 PROGRESS_ROUNDS = 3
 RECOVERY_WITHIN_SECONDS = 25.0
 """The same once all is well, and only connections or the coordinator's process are lost: no session times out."""
-ROUND_TIMEOUT = 15.0
 _MOST_RENAMED, _MOST_ADDED = 12, 4
 _MOST_EVENTS = 200_000
 _RESUMABLE = (FinishCause.NO_AGENTS, FinishCause.NOT_STARTED)
@@ -65,6 +66,7 @@ class World:
         self.coordinator: CoordinatorProcess | None = None
         self.agents: dict[int, AgentProcess] = {}
         self.finished = False
+        self.on_replay: Callable[[], None] | None = None
         self._generations = 0
         self._hosted = list(settings.processes)
         self._renamed: Counter[int] = Counter()
@@ -77,6 +79,16 @@ class World:
     def fork(self, name: str) -> random.Random:
         """A random generator that does not depend on what others draw."""
         return random.Random(f"{name} {self.plan.seed}")
+
+    @property
+    def stored_contributors(self) -> frozenset[str]:
+        """The agents of the newest stored round."""
+        return self.witness.last_contributors
+
+    def _replay_begins(self) -> None:
+        happens, self.on_replay = self.on_replay, None
+        if happens is not None:
+            self.timeline.after(0.0, happens)
 
     @property
     def all_agents(self) -> frozenset[str]:
@@ -122,6 +134,7 @@ class World:
         disk = SimulatedDisk(store, self.fork(f"disk {self.timeline.now:g}"), settings.disk_seconds)
         self.witness.begin(store)
         disk.on_commit = self.witness.committed
+        self.witness.on_replay = self._replay_begins
         return disk
 
     def lose_store(self) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runs import join
+from runs import SESSION_TIMEOUT, join
 
 from cospan.client.session import machine as session
-from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.messages import AgentMessage, FinishCause, GradientUpload
+from cospan.wire.errors import CoordinatorUnavailableError, CospanError, SessionUnknownError
+from cospan.wire.messages import AgentMessage, FinishCause, GradientUpload, Join, Welcome
 from simulator import toy
 from simulator.parties.coordinator import CoordinatorProcess
 from simulator.parties.network import Connection, Network
@@ -19,6 +19,9 @@ from simulator.plan import Settings
 from simulator.witness import Witness
 
 PROGRESS_SECONDS = 30.0
+_HEARTBEAT_SECONDS = SESSION_TIMEOUT / 4.0
+_HOLDS_BACK_SECONDS = 3.0
+_HANG_STEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class AgentProcess(Process):
         super().__init__(around.timeline, rng)
         self.agents, self.generation = agents, generation
         self.learning_slowness = 1.0
+        self.hangs_for = 0.0
+        self.holds_back = self.repeats = self._is_welcome_again = False
         self.sent: deque[GradientUpload] = deque(maxlen=4)
         self.cause: FinishCause | None = None
         self.left = self.lied = False
@@ -50,6 +55,9 @@ class AgentProcess(Process):
         self._is_stepping = False
         self._call = 0
         self._learning = False
+        self._held_back: GradientUpload | None = None
+        self._transmitted = self.clock()
+        self._unknown_tokens: set[str] = set()
         self.state, commands = session.initial_state(
             progress_timeout_seconds=PROGRESS_SECONDS, now=self.clock(), spread=rng.random(), min_steps_per_round=1
         )
@@ -124,6 +132,9 @@ class AgentProcess(Process):
 
     def _tick(self) -> None:
         self.post(session.Tick())
+        if self.alive and self.state.phase is session.Phase.ACTIVE:
+            silent = self.clock() - self._transmitted
+            assert silent <= _HEARTBEAT_SECONDS, "an agent in an open session sends no heartbeat"
         self._tick_later()
 
     # Learning ------------------------------------------------------------------------------------------------
@@ -136,6 +147,10 @@ class AgentProcess(Process):
         self._around.witness.learns(self, number, basis)
 
         def ready() -> None:
+            if self.hangs_for > 0.0:
+                self.hangs_for -= _HANG_STEP_SECONDS
+                self.later(_HANG_STEP_SECONDS, ready)
+                return
             self._learning = False
             self.post(session.GradientReady(GradientUpload(number, toy.contribution(self.agents, number, basis))))
 
@@ -194,6 +209,7 @@ class AgentProcess(Process):
                 return
             stream = coordinator.next_stream()
             self.connection = Connection(self._around.network, stream, (self, coordinator), (self, coordinator))
+            self.connection.lied = self.lied
             self.do(lambda: self.post(session.Connected()))
 
         def refused() -> None:
@@ -206,20 +222,60 @@ class AgentProcess(Process):
     def received(self, connection: Connection, message: Any) -> None:
         """A message of the coordinator."""
         if connection is self.connection:
+            if isinstance(message, Welcome):
+                self._transmitted = self.clock()
+                self._unknown_tokens.discard(message.session_token)  # its end was lost in a restart
             self.post(session.Received(message))
+            if self.repeats and (self._is_welcome_again or isinstance(message, Welcome)):
+                self._is_welcome_again = True
+                self._repeat()
 
     def broke(self, connection: Connection, error: CospanError) -> None:
         """The stream is over."""
         if connection is self.connection:
             self.connection = None
+            if isinstance(error, SessionUnknownError) and self.state.token is not None:
+                self._unknown_tokens.add(self.state.token)
             self.post(session.StreamBroke(error, self.rng.random()))
 
     def _transmit(self, message: AgentMessage) -> None:
-        if isinstance(message, GradientUpload):
-            self.sent.append(message)
-            self._around.witness.uploads(self.agents, message)
+        self._transmitted = self.clock()
+        if isinstance(message, Join) and message.resumption is not None:
+            unknown = message.resumption.session_token in self._unknown_tokens
+            assert not unknown, "an agent resumes a session that it was told is gone"
+        if not isinstance(message, GradientUpload):
+            if self.connection is not None:
+                self.connection.send(0, message)
+        elif self.holds_back and self._held_back is None:
+            self.holds_back, self._held_back = False, message
+            connection = self.connection
+            self.later(_HOLDS_BACK_SECONDS, lambda: self._send_held_back(connection))
+        else:
+            self.upload(message)
+            self._send_held_back(self.connection)
+
+    def upload(self, message: GradientUpload) -> None:
+        """Sends a gradient over the open connection."""
+        self.sent.append(message)
+        self._around.witness.uploads(message.agent_ids or self.agents, message)
         if self.connection is not None:
             self.connection.send(0, message)
+
+    def _repeat(self) -> None:
+        """Sends everything again that a coordinator takes from it, once a round is open."""
+        state = self.state
+        if self.alive and state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None:
+            self.repeats = self._is_welcome_again = False
+            for message in [each for each in self.sent if each.round <= state.stamp.round]:
+                self.upload(message)
+
+    def _send_held_back(self, connection: Connection | None) -> None:
+        """A gradient that was held back follows, unless its stream is over: then it is kept, and sent again."""
+        held, self._held_back = self._held_back, None
+        state = self.state
+        in_turn = held and state.is_open and state.stamp is not None and held.round <= state.stamp.round
+        if held is not None and in_turn and connection is not None and connection is self.connection:
+            self.upload(held)
 
     def _ask(self, seconds: float) -> None:
         connection = self.connection

@@ -27,13 +27,14 @@ from cospan.wire.messages import (
     Welcome,
 )
 from simulator import toy
+from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS
 from simulator.parties.disk import SimulatedDisk, SimulatedWriteQueue
 from simulator.parties.network import Connection
 from simulator.parties.processes import Process, Timeline
 from simulator.plan import Settings
 from simulator.witness import Witness
 
-START_SECONDS, FIRST_GRADIENT_SECONDS = 60.0, 30.0
+START_SECONDS = 60.0
 _GATHERING_SECONDS, _LONGEST_SLEEP, _SHORTEST_SLEEP = 0.01, 1.0, 0.01
 _STALLED_SECONDS = 1.0
 
@@ -123,9 +124,11 @@ class CoordinatorProcess(Process):
         deadline = machine.next_deadline(self.state)
         if self.state.phase in OVER:
             return
-        if deadline is not None and self.clock() >= deadline and self.clock() - self._wakes_at < _STALLED_SECONDS:
-            self.handle(events.Tick())
-            deadline = machine.next_deadline(self.state)
+        if self.clock() - self._wakes_at < _STALLED_SECONDS:
+            if deadline is not None and self.clock() >= deadline:
+                self.handle(events.Tick())
+                deadline = machine.next_deadline(self.state)
+            self._witness.kept_time(self.state, self.clock())
         self._sleep(deadline)
 
     def _sleep(self, deadline: float | None) -> None:

@@ -1,0 +1,95 @@
+"""When a coordinator opens rounds, and for whom: after a restart it repeats what may have been announced before."""
+
+import math
+from collections.abc import Sequence
+
+from runs import RETURN
+
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
+from cospan.server.machine import events
+from cospan.server.machine.state import CoordinatorState
+from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
+
+_ROUNDING_SECONDS = 1e-6
+
+
+class Opening:
+    """What one coordinator process knows at its start, and is told while it waits."""
+
+    def __init__(self, stored: frozenset[str], now: float) -> None:
+        """`stored` are the contributors of the last stored round; none in a new run."""
+        self._stored, self._started = stored, now
+        self._newest_told = 0
+        self._replays_until = 0
+        self.has_opened = False
+
+    def stepped(
+        self,
+        before: CoordinatorState,
+        event: events.Event,
+        state: CoordinatorState,
+        commands: Sequence[events.Command],
+        now: float,
+    ) -> None:
+        """Holds a step against what has to be repeated."""
+        if isinstance(event, events.JoinRequested) and before.phase is RunPhase.WAITING:
+            self._hear(state, event)
+        opens = any(
+            isinstance(each, events.Broadcast) and isinstance(each.message, BasisUpdate) for each in commands
+        )
+        if opens and not self.has_opened:
+            self.has_opened = True
+            self._check_first(state, now)
+        elif opens and state.round == before.round + 1:
+            counted_all = set(before.open_round.counted) == self._stored
+            again = before.open_round.replaying and state.round < self._replays_until and counted_all
+            self._check_round(state, replays=again)
+        elif opens:
+            lost = not before.open_round.counted and not set(before.open_round.awaited) & set(state.members.hosts)
+            assert before.open_round.replaying, "a round opens again that was no replay"
+            assert lost, "a replay is abandoned that has agents"
+            assert state.members.hosts, "a replay is abandoned, and nobody is there to go on"
+            self._check_round(state, replays=False)
+
+    def _hear(self, state: CoordinatorState, event: events.JoinRequested) -> None:
+        """An agent that returns says which round it knows; one that has lost its session may know any."""
+        if self._stored.isdisjoint(event.join.agent_ids):
+            return
+        most = state.round + state.config.max_inflight_rounds
+        told = event.join.resumption.last_round if event.join.resumption else most
+        self._newest_told = max(self._newest_told, min(told, most))
+
+    def _check_first(self, state: CoordinatorState, now: float) -> None:
+        spec, connected = state.specification, connected_agents(state)
+        if not self._stored:
+            assert len(connected) >= spec.agents, "a run starts without its agents"
+            self._check_round(state, replays=False)
+            return
+        waited = now - self._started >= RETURN - _ROUNDING_SECONDS
+        back = len(self._stored & connected) >= required_gradients(spec, len(self._stored))
+        assert back or (waited and connected), "a run resumes without the contributors of its last round"
+        self._replays_until = max(self._newest_told, state.round + 1)
+        full = spec.participation is Participation.ALL
+        self._check_round(state, replays=full and self._stored <= connected)
+
+    def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
+        assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"
+        wanted = self._stored if replays else frozenset(state.members.hosts)
+        assert frozenset(state.open_round.awaited) == wanted, "a round awaits all who take part in it"
+
+
+def connected_agents(state: CoordinatorState) -> frozenset[str]:
+    """The agents whose streams are open."""
+    sessions = state.members.sessions.values()
+    return frozenset(
+        agent for session in sessions if session.phase is AgentPhase.CONNECTED for agent in session.agent_ids
+    )
+
+
+def required_gradients(specification: RunSpecification, agents: int) -> int:
+    """How many of these agents a round needs."""
+    if specification.participation is Participation.ALL:
+        return agents
+    share = specification.quorum
+    return min(agents, math.ceil(share * agents) if share < 1.0 else int(share))
