@@ -37,7 +37,7 @@ def test_a_plan_always_gives_the_same_run() -> None:
 def test_every_kind_of_fault_is_injected() -> None:
     for kind in Kind:
         faults = tuple(Fault(float(second), kind, second, 0.5) for second in range(2, 12))
-        result = play(Plan(1, Settings(processes=(2, 2, 2)), faults))
+        result = play(Plan(1, Settings(processes=(2, 2, 2), relayed=1), faults))
         assert (result.violation, result.injected[kind] > 0) == ("", True), kind
 
 
@@ -159,6 +159,45 @@ def test_a_quorum_that_a_departure_makes_has_a_deadline() -> None:
             disk_seconds=0.001,
         ),
         (Fault(6.94, Kind.AGENT_REPLACED, 88, 0.496),),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_with_a_new_agent_does_not_keep_a_replay_open() -> None:
+    """After a restart its sum was late in every replay, and each replay ended with the relay's time-out."""
+    plan = Plan(
+        295,
+        Settings(
+            processes=(1, 1, 1, 1),
+            relayed=5,
+            rounds=15,
+            inflight_rounds=1,
+            learn_seconds=1.0,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (
+            Fault(1.956, Kind.AGENT_STALL, 45, 0.59),
+            Fault(6.159, Kind.AGENT_STALL, 88, 0.239),
+            Fault(10.772, Kind.COORDINATOR_DRAIN, 58, 0.088),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_without_agents_follows_a_coordinator_that_went_back() -> None:
+    """Its agents had counted in more rounds than there were."""
+    plan = Plan(
+        313,
+        Settings(processes=(1, 1, 1, 1), relayed=2, rounds=15, network_seconds=0.001, disk_seconds=0.5),
+        (
+            Fault(2.565, Kind.AGENT_STALL, 99, 0.676),
+            Fault(3.679, Kind.COORDINATOR_DRAIN, 2, 0.589),
+            Fault(9.907, Kind.RELAY_STALL, 55, 0.413),
+            Fault(14.028, Kind.PARTITION, 61, 0.844),
+            Fault(17.669, Kind.STORE_LOST, 21, 0.313),
+            Fault(19.954, Kind.DELAY, 93, 0.492),
+        ),
     )
     assert play(plan).violation == ""
 

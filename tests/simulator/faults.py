@@ -36,8 +36,9 @@ def heal(world: "World") -> None:
     """Ends everything that lasts; what is broken stays so until it is found out."""
     world.network.slowness, world.network.parted = 1.0, False
     world.disk.full, world.disk.slowness = False, 1.0
-    for process in (*world.agents.values(), *([world.coordinator] if world.coordinator else [])):
-        process.commands_left = None
+    for process in (*world.agents.values(), world.coordinator, world.relay):
+        if process is not None:
+            process.commands_left = None
     world.on_replay = None
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
@@ -202,6 +203,35 @@ def _replay_lost(world: "World", fault: Fault) -> bool:
     return True
 
 
+# Relays -----------------------------------------------------------------------------------------------------
+
+
+def _relay_kill(world: "World", fault: Fault) -> bool:
+    if world.relay is None or world.relay.commands_left is not None:
+        return False
+    world.relay.host_lost = fault.whom % 3 == 0
+    world.relay.commands_left = int(fault.amount * _MOST_COMMANDS / 2)
+    return True
+
+
+def _relay_stall(world: "World", fault: Fault) -> bool:
+    if world.relay is None:
+        return False
+    world.relay.stand_still(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _relay_cut(world: "World", fault: Fault) -> bool:
+    """Its stream with the coordinator is reset, half-open, or a black hole."""
+    if world.relay is None or world.relay.connection is None:
+        return False
+    if fault.amount < 0.5:
+        world.relay.connection.reset()
+    else:
+        world.relay.connection.lose(told=(0, 1, None)[fault.whom % 3])
+    return True
+
+
 # The network ------------------------------------------------------------------------------------------------
 
 
@@ -257,10 +287,8 @@ def _repeat(world: "World", fault: Fault) -> bool:
     if fault.amount >= 0.5:
         agent.repeats = True  # all that it has sent, when it is welcomed again
         return True
-    state = agent.state
-    is_open = state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None
     again = agent.sent[fault.whom % len(agent.sent)]
-    if not is_open or state.stamp is None or again.round > state.stamp.round:
+    if agent.open_round is None or again.round > agent.open_round:
         return False
     agent.connection.send(0, again)
     return True
@@ -279,14 +307,13 @@ def _part(world: "World", fault: Fault) -> bool:
     agent = _agent(world, fault)
     if agent is None or agent.connection is None or len(agent.agents) == 1:
         return False
-    state = agent.state
-    is_open = state.phase is session.Phase.ACTIVE and state.is_open
-    if not is_open or state.stamp is None or state.basis is None:
+    number, basis = agent.open_round, agent.state.basis
+    if number is None or basis is None:
         return False
     agent.holds_back = fault.amount >= 0.5
     some = agent.agents[: 1 + fault.whom % (len(agent.agents) - 1)]
     agent.lied = agent.connection.lied = True  # for its own sum may be refused now
-    agent.upload(GradientUpload(state.stamp.round, toy.contribution(some, state.stamp.round, state.basis), some))
+    agent.upload(GradientUpload(number, toy.contribution(some, number, basis), some))
     return True
 
 
@@ -327,6 +354,9 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.AGENT_SLOW: _agent_slow,
     Kind.AGENT_HANGS: _agent_hangs,
     Kind.REPLAY_LOST: _replay_lost,
+    Kind.RELAY_KILL: _relay_kill,
+    Kind.RELAY_STALL: _relay_stall,
+    Kind.RELAY_CUT: _relay_cut,
     Kind.CUT: _cut,
     Kind.HALF_OPEN: _half_open,
     Kind.BLACK_HOLE: _black_hole,

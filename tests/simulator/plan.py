@@ -32,6 +32,9 @@ class Kind(Enum):
     AGENT_SLOW = "agent: slow to learn for a time"
     AGENT_HANGS = "agent: hangs in its environment, and answers"
     REPLAY_LOST = "agents: all of a replay are lost as it begins"
+    RELAY_KILL = "relay: killed between two commands"
+    RELAY_STALL = "relay: stands still"
+    RELAY_CUT = "relay: its stream with the coordinator breaks"
     CUT = "network: connection reset"
     HALF_OPEN = "network: one end is told, and not the other"
     BLACK_HOLE = "network: takes everything, and delivers nothing"
@@ -77,6 +80,7 @@ class Settings:
 
     Attributes:
         processes: agents that each process hosts.
+        relayed: how many of the first processes join a relay, and not the coordinator.
         rounds: of the run; 0 for one without an end.
         participation: whether every round waits for all agents.
         quorum: share of the agents, or number of them; 0 with full participation.
@@ -91,6 +95,7 @@ class Settings:
     """
 
     processes: tuple[int, ...] = (1, 1, 1)
+    relayed: int = 0
     rounds: int = 0
     participation: Participation = Participation.ALL
     quorum: float = 0.0
@@ -120,7 +125,8 @@ def plan_of(seed: int) -> Plan:
     kinds = rng.sample(_NEED_CALM, 2) if calm else rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
     if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
         kinds.remove(Kind.STORE_LOST)  # it ends a run, and with it what can go wrong in one
-    settings = _settings(rng, grouped=Kind.PART in kinds)
+    relayed = bool({Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT} & set(kinds))
+    settings = _settings(rng, grouped=Kind.PART in kinds, relayed=relayed)
     count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
@@ -135,7 +141,7 @@ def _times(rng: random.Random, count: int) -> list[float]:
     return [rng.choice(bursts) + min(2.0, rng.expovariate(2.0)) for _ in range(count)]
 
 
-def _settings(rng: random.Random, *, grouped: bool) -> Settings:
+def _settings(rng: random.Random, *, grouped: bool, relayed: bool) -> Settings:
     processes = rng.choice([3, 3, 4, 5, 6, 12])
     grouped = grouped or rng.random() < 0.2
     quorum: dict[str, Any] = {}
@@ -146,7 +152,9 @@ def _settings(rng: random.Random, *, grouped: bool) -> Settings:
             "deadline_seconds": rng.choice([0.0, 0.2, 1.0]),
             "max_staleness": rng.choice([0, 1, 2, 2]),
         }
+    relayed = relayed and not quorum  # a relay's sum cannot be late
     return Settings(
+        relayed=rng.choice([2, 3, processes]) if relayed else 0,
         processes=tuple(rng.choice([1, 2, 3]) if grouped else 1 for _ in range(processes)),
         rounds=rng.choice([0, 0, 0, 15]),
         inflight_rounds=rng.choice([1, 2, 4, 64]),

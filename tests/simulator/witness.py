@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from runs import RETURN, Disk
+from runs import Disk
 
 from cospan.core.run_fields import Participation
 from cospan.server import machine
@@ -36,7 +36,7 @@ from cospan.wire.errors import (
     WorkloadBehaviourError,
 )
 from cospan.wire.limits import most_known_agents
-from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, RunPhase, Welcome
+from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, RunPhase, Stamp, Welcome
 from simulator import toy
 from simulator.duties.counting import Counting
 from simulator.duties.opening import Opening
@@ -77,7 +77,6 @@ class Witness:
         self._learnt: set[tuple[tuple[str, ...], int, int, bytes]] = set()
         self._contributors: dict[int, frozenset[str]] = {}
         self._announced_ahead: set[int] = set()
-        self._started = 0.0
         self._counting = Counting()
         self._opening = Opening(frozenset(), 0.0)
         self._limits = TimeLimits(0.0)
@@ -89,7 +88,6 @@ class Witness:
         """A coordinator process resumes from the store."""
         state.check()
         assert state.round == len(self.store.rounds) >= self._durable, "a durable round is lost"
-        self._started = now
         self._announced_ahead = set()
         self._counting.restarted(self._counted)
         self._opening, self._limits = Opening(self.last_contributors, now), TimeLimits(now)
@@ -121,11 +119,9 @@ class Witness:
         assert held or not waits, "a round waits for nobody"
         if state.open_round.replaying and not before.open_round.replaying:
             self.on_replay()
+        if self._opening.stepped(before, event, state, commands, now):
+            self.forget()
         # A round that runs ahead of the disk is announced before it is handed to the store.
-        had_opened = self._opening.has_opened
-        self._opening.stepped(before, event, state, commands, now)
-        if self._opening.has_opened and not had_opened and now - self._started >= RETURN - 1e-6:
-            self.forget()  # not all contributors came back in time
         for command in sorted(commands, key=lambda command: not isinstance(command, events.StoreRound)):
             self._check_command(state, command)
         self._check_memory(state)
@@ -254,6 +250,11 @@ class Witness:
     def uploads(self, agents: tuple[str, ...], upload: GradientUpload) -> None:
         """An agent process sends a gradient."""
         self.uploaded.update((agent, upload.round) for agent in agents)
+
+    def told(self, stamp: Stamp) -> None:
+        """A process has received a message with this stamp."""
+        if stamp.run_id == self.store.run_id:
+            self._promise(stamp.durable_round)
 
     def learns(self, process: "AgentProcess", number: int, basis: np.ndarray) -> None:
         """An agent process begins a round; it keeps what it may need again."""

@@ -5,6 +5,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from runs import Disk, specification
 
@@ -13,11 +14,13 @@ from cospan.server.machine import events
 from cospan.wire.messages import FinishCause
 from simulator import faults, toy
 from simulator.duties.time_limits import ROUND_TIMEOUT
-from simulator.parties.agent import AgentProcess, Surroundings
+from simulator.parties.agent import AgentProcess
 from simulator.parties.coordinator import CoordinatorProcess
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.parties.processes import Timeline
+from simulator.parties.relay import RelayProcess
+from simulator.parties.session_process import Surroundings
 from simulator.plan import FAULT_SECONDS, Kind, Plan
 from simulator.witness import Witness
 
@@ -64,6 +67,7 @@ class World:
         self.disk = self._new_disk()
         self.injected: Counter[Kind] = Counter()
         self.coordinator: CoordinatorProcess | None = None
+        self.relay: RelayProcess | None = None
         self.agents: dict[int, AgentProcess] = {}
         self.finished = False
         self.on_replay: Callable[[], None] | None = None
@@ -71,6 +75,8 @@ class World:
         self._hosted = list(settings.processes)
         self._renamed: Counter[int] = Counter()
         self._start_coordinator()
+        if settings.relayed:
+            self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
         for index in range(len(settings.processes)):
             self.timeline.after(self._rng.uniform(0.0, 0.5), lambda index=index: self._start_agent(index))
         for fault in plan.faults:
@@ -162,14 +168,27 @@ class World:
         self.coordinator = None
         return self.timeline.after(self._rng.uniform(0.1, 1.0), self._start_coordinator)
 
+    def _surroundings(self, host: Callable[[], Any], on_end: Callable[[Any], None]) -> Surroundings:
+        return Surroundings(self.timeline, self.network, self.witness, self.plan.settings, host, on_end)
+
+    def _start_relay(self) -> None:
+        if not self.finished:
+            self._generations += 1
+            around = self._surroundings(lambda: self.coordinator, self._relay_ended)
+            self.relay = RelayProcess(around, self.fork(f"relay {self._generations}"), self._generations)
+
+    def _relay_ended(self, process: RelayProcess) -> None:
+        self.relay = None
+        self.timeline.after(self._rng.uniform(0.1, 1.0), self._start_relay)
+
+    def _listening_relay(self) -> RelayProcess | None:
+        return self.relay if self.relay is not None and self.relay.loop is not None else None
+
     def _start_agent(self, index: int) -> None:
         self._generations += 1
-        around = Surroundings(
-            self.timeline,
-            self.network,
-            self.witness,
-            self.plan.settings,
-            lambda: self.coordinator,
+        relayed = index < self.plan.settings.relayed
+        around = self._surroundings(
+            self._listening_relay if relayed else lambda: self.coordinator,
             lambda process: self._agent_ended(index, process),
         )
         rng = self.fork(f"agent {index} {self._generations}")
@@ -207,7 +226,7 @@ class World:
             assert late <= within, f"no progress within {late:.0f} s: {self._standing()}"
 
     def _reset_all(self) -> None:
-        for process in list(self.agents.values()):
+        for process in (*self.agents.values(), *([self.relay] if self.relay else [])):
             if process.connection is not None:
                 process.connection.reset()
 

@@ -71,7 +71,7 @@ class Counting:
         if before.phase is not RunPhase.COLLECTING or number > before.round:
             return False
         if current.replaying and not set(agents) <= before.durability.replay_agents:
-            return False
+            return number == before.round and not current.awaited.isdisjoint(agents)  # it ends the replay
         held = [of for agent in agents if (of := _number_in_open_round(before, agent)) is not None]
         if number == before.round:
             return number not in held  # a newer gradient takes the place of an older one

@@ -31,8 +31,8 @@ class Opening:
         state: CoordinatorState,
         commands: Sequence[events.Command],
         now: float,
-    ) -> None:
-        """Holds a step against what has to be repeated."""
+    ) -> bool:
+        """Holds a step against what has to be repeated; whether rounds may come to another result from now on."""
         if isinstance(event, events.JoinRequested) and before.phase is RunPhase.WAITING:
             self._hear(state, event)
         opens = any(
@@ -41,16 +41,28 @@ class Opening:
         if opens and not self.has_opened:
             self.has_opened = True
             self._check_first(state, now)
-        elif opens and state.round == before.round + 1:
+            return bool(self._stored) and now - self._started >= RETURN - _ROUNDING_SECONDS
+        if opens and state.round == before.round + 1:
             counted_all = set(before.open_round.counted) == self._stored
             again = before.open_round.replaying and state.round < self._replays_until and counted_all
             self._check_round(state, replays=again)
+        elif opens and isinstance(event, events.GradientArrived):
+            agents = event.upload.agent_ids or before.members.sessions[event.token].agent_ids
+            mixed = not self._stored.isdisjoint(agents) and not self._stored.issuperset(agents)
+            assert before.open_round.replaying, "a round opens again that was no replay"
+            assert mixed, "a replay is given up that its agents can end"
+            assert not state.open_round.replaying, "a replay is given up, and begins again"
+            return True
         elif opens:
-            lost = not before.open_round.counted and not set(before.open_round.awaited) & set(state.members.hosts)
+            # A process that joins again with others beside its own cannot take part in a replay.
+            hosts, hosted = state.members.hosts, before.members.hosts
+            stay = [agent for agent in before.open_round.awaited if hosts.get(agent) == hosted[agent]]
+            lost = not before.open_round.counted and not stay
             assert before.open_round.replaying, "a round opens again that was no replay"
             assert lost, "a replay is abandoned that has agents"
             assert state.members.hosts, "a replay is abandoned, and nobody is there to go on"
-            self._check_round(state, replays=False)
+            self._check_round(state, replays=self._is_complete(state))
+        return False
 
     def _hear(self, state: CoordinatorState, event: events.JoinRequested) -> None:
         """An agent that returns says which round it knows; one that has lost its session may know any."""
@@ -70,8 +82,12 @@ class Opening:
         back = len(self._stored & connected) >= required_gradients(spec, len(self._stored))
         assert back or (waited and connected), "a run resumes without the contributors of its last round"
         self._replays_until = max(self._newest_told, state.round + 1)
-        full = spec.participation is Participation.ALL
-        self._check_round(state, replays=full and self._stored <= connected)
+        self._check_round(state, replays=self._is_complete(state))
+
+    def _is_complete(self, state: CoordinatorState) -> bool:
+        """Whether a round can be repeated: nobody is missing who took part in the last stored one."""
+        full = state.specification.participation is Participation.ALL
+        return full and bool(self._stored) and self._stored <= connected_agents(state)
 
     def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
         assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"
