@@ -22,6 +22,8 @@ _MOST_COMMANDS = 40
 """A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
 _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
+_REPEATS = 3
+"""Openings of rounds at which an agent sends everything again."""
 _SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
 """An environment hangs for longer than any wait for a round."""
 
@@ -42,7 +44,7 @@ def heal(world: "World") -> None:
     world.on_replay = None
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
-        agent.holds_back = agent.repeats = False
+        agent.holds_back, agent.repeats = False, 0
 
 
 def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
@@ -148,7 +150,8 @@ def _agent_leave(world: "World", fault: Fault) -> bool:
     agent = _agent(world, fault)
     if agent is None:
         return False
-    agent.do(lambda: agent.post(session.StopRequested("for a test", returning=True)))
+    returning = fault.whom % 4 > 0  # others come back all the same, and have not said so
+    agent.do(lambda: agent.post(session.StopRequested("for a test", returning=returning)))
     return True
 
 
@@ -188,18 +191,19 @@ def _agent_hangs(world: "World", fault: Fault) -> bool:
 
 
 def _replay_lost(world: "World", fault: Fault) -> bool:
-    """The coordinator is killed; an agent of a new name joins; then all of the replay are replaced by others."""
+    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others."""
     if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
         return False
 
-    def replace_all() -> None:
-        for agent in list(world.agents.values()):
+    def replace_them() -> None:
+        agents = list(world.agents.values())
+        for agent in agents if fault.amount < 0.7 else agents[1:]:
             if world.stored_contributors & set(agent.agents) and world.rename(agent):
                 agent.die()
 
     world.coordinator.die()
     world.add_agent()
-    world.on_replay = replace_all
+    world.on_replay = replace_them
     return True
 
 
@@ -285,7 +289,7 @@ def _repeat(world: "World", fault: Fault) -> bool:
     if agent is None or agent.connection is None or not agent.sent:
         return False
     if fault.amount >= 0.5:
-        agent.repeats = True  # all that it has sent, when it is welcomed again
+        agent.repeats = _REPEATS  # all that it has sent, as if it did not know what is durable
         return True
     again = agent.sent[fault.whom % len(agent.sent)]
     if agent.open_round is None or again.round > agent.open_round:

@@ -31,7 +31,7 @@ class Kind(Enum):
     AGENT_CLOCK = "agent: clock jumps ahead"
     AGENT_SLOW = "agent: slow to learn for a time"
     AGENT_HANGS = "agent: hangs in its environment, and answers"
-    REPLAY_LOST = "agents: all of a replay are lost as it begins"
+    REPLAY_LOST = "agents: those of a replay are lost as it begins"
     RELAY_KILL = "relay: killed between two commands"
     RELAY_STALL = "relay: stands still"
     RELAY_CUT = "relay: its stream with the coordinator breaks"

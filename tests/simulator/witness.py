@@ -39,6 +39,7 @@ from cospan.wire.limits import most_known_agents
 from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, RunPhase, Stamp, Welcome
 from simulator import toy
 from simulator.duties.counting import Counting
+from simulator.duties.membership import check_membership
 from simulator.duties.opening import Opening
 from simulator.duties.time_limits import TimeLimits
 
@@ -77,6 +78,7 @@ class Witness:
         self._learnt: set[tuple[tuple[str, ...], int, int, bytes]] = set()
         self._contributors: dict[int, frozenset[str]] = {}
         self._announced_ahead: set[int] = set()
+        self._computed: set[int] = set()
         self._counting = Counting()
         self._opening = Opening(frozenset(), 0.0)
         self._limits = TimeLimits(0.0)
@@ -89,6 +91,7 @@ class Witness:
         state.check()
         assert state.round == len(self.store.rounds) >= self._durable, "a durable round is lost"
         self._announced_ahead = set()
+        self._computed = set()
         self._counting.restarted(self._counted)
         self._opening, self._limits = Opening(self.last_contributors, now), TimeLimits(now)
         if not state.round:
@@ -112,11 +115,12 @@ class Witness:
         assert (machine.next_deadline(state) is None) == (state.phase in OVER), "every wait has an end"
         if isinstance(event, events.GradientArrived):
             self._check_member(before, state, event)
+        check_membership(before, event, state, commands)
         self._counting.stepped(before, event, state, commands)
         self._limits.stepped(before, event, state, commands, now)
         waits = state.phase is RunPhase.COLLECTING and bool(state.members.sessions)
         held = state.open_round.awaited or state.open_round.counted
-        assert held or not waits, "a round waits for nobody"
+        assert held or not waits, "a round waits for no agent"
         if state.open_round.replaying and not before.open_round.replaying:
             self.on_replay()
         if self._opening.stepped(before, event, state, commands, now):
@@ -142,6 +146,8 @@ class Witness:
                 ordered = [held[name] for name in sorted(held)]
                 assert list(map(id, contributions)) == list(map(id, ordered)), "sums are in the order of names"
                 assert number == state.round
+                assert number not in self._computed, "a round is computed once"
+                self._computed.add(number)
                 ahead = number - len(self.store.rounds)
                 assert ahead < state.config.max_inflight_rounds, "no round runs too far ahead of the disk"
             case events.StoreRound(record=record):

@@ -74,6 +74,8 @@ class World:
         self._generations = 0
         self._hosted = list(settings.processes)
         self._renamed: Counter[int] = Counter()
+        self._all_agents: tuple[tuple[int, int], frozenset[str]] = (0, 0), frozenset()
+        """All names, and the numbers of processes and of renamed ones with which they were listed."""
         self._start_coordinator()
         if settings.relayed:
             self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
@@ -99,7 +101,11 @@ class World:
     @property
     def all_agents(self) -> frozenset[str]:
         """The names of all agents of the run."""
-        return frozenset(name for index in range(len(self._hosted)) for name in self._names(index))
+        changes = len(self._hosted), sum(self._renamed.values())
+        if self._all_agents[0] != changes:
+            names = frozenset(name for index in range(len(self._hosted)) for name in self._names(index))
+            self._all_agents = changes, names
+        return self._all_agents[1]
 
     def _names(self, index: int) -> tuple[str, ...]:
         hosted, renamed = self._hosted[index], self._renamed[index]

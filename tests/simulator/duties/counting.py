@@ -7,6 +7,8 @@ from cospan.server.machine import events
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import Disposition, GradientUpload, Receipt, RunPhase
 
+_OPEN = (RunPhase.COLLECTING, RunPhase.CLOSING)
+
 
 class Counting:
     """Remembers every gradient of every closed round, where the machine remembers the newest rounds only."""
@@ -42,6 +44,7 @@ class Counting:
                     if isinstance(command, events.Send) and isinstance(command.message, Receipt)
                 ]
                 self._check_gradient(before, upload.round, agents, receipts)
+                self._check_kept(before, state, agents)
                 assert receipts or _is_held(state, before, upload), "a gradient counts, or has a receipt"
             case events.GradientsArrived(uploads=uploads):
                 for token, upload in uploads.items():
@@ -49,6 +52,14 @@ class Counting:
                     self._check_gradient(before, upload.round, agents, [])
             case _:
                 pass
+
+    def _check_kept(self, before: CoordinatorState, state: CoordinatorState, agents: Sequence[str]) -> None:
+        """What has counted in the open round stays, but for older gradients of the same agents."""
+        current = before.open_round
+        if state.round == before.round and state.phase in _OPEN and current.replaying == state.open_round.replaying:
+            replaced = {agent for block in current.stale if not set(block).isdisjoint(agents) for agent in block}
+            lost = set(current.counted) - set(state.open_round.counted)
+            assert lost <= replaced, "a gradient that counted is lost"
 
     def _check_gradient(
         self, before: CoordinatorState, number: int, agents: Sequence[str], receipts: list[Disposition]
@@ -65,6 +76,10 @@ class Counting:
             assert all(has_counted), "a gradient is called a duplicate that has never counted"
         else:
             assert any(has_counted) or not self._may_count(before, number, agents), "a gradient is lost that counts"
+            recent = before.round - number <= max(1, before.specification.max_staleness)
+            known = recent and before.phase in _OPEN and not before.open_round.replaying
+            rounds = [self._closed.get((agent, number), before.round) for agent in agents]
+            assert not (known and max(rounds) < before.round), "a duplicate is called late"
 
     def _may_count(self, before: CoordinatorState, number: int, agents: Sequence[str]) -> bool:
         current, spec = before.open_round, before.specification

@@ -51,6 +51,7 @@ class Opening:
             mixed = not self._stored.isdisjoint(agents) and not self._stored.issuperset(agents)
             assert before.open_round.replaying, "a round opens again that was no replay"
             assert mixed, "a replay is given up that its agents can end"
+            assert event.upload.round == before.round, "a replay is given up for a gradient of another round"
             assert not state.open_round.replaying, "a replay is given up, and begins again"
             return True
         elif opens:
@@ -60,9 +61,18 @@ class Opening:
             lost = not before.open_round.counted and not stay
             assert before.open_round.replaying, "a round opens again that was no replay"
             assert lost, "a replay is abandoned that has agents"
-            assert state.members.hosts, "a replay is abandoned, and nobody is there to go on"
+            assert state.members.hosts, "a replay is abandoned, and no agent is there"
             self._check_round(state, replays=self._is_complete(state))
+        waiting = state.phase is RunPhase.WAITING
+        assert not (waiting and self._is_ready(state)), "all who are needed are there, and no round opens"
         return False
+
+    def _is_ready(self, state: CoordinatorState) -> bool:
+        """Whether a round opens without more waiting."""
+        spec, connected = state.specification, connected_agents(state)
+        if not self._stored:
+            return len(connected) >= spec.agents
+        return len(self._stored & connected) >= required_gradients(spec, len(self._stored))
 
     def _hear(self, state: CoordinatorState, event: events.JoinRequested) -> None:
         """An agent that returns says which round it knows; one that has lost its session may know any."""
@@ -73,19 +83,20 @@ class Opening:
         self._newest_told = max(self._newest_told, min(told, most))
 
     def _check_first(self, state: CoordinatorState, now: float) -> None:
-        spec, connected = state.specification, connected_agents(state)
+        connected = connected_agents(state)
         if not self._stored:
-            assert len(connected) >= spec.agents, "a run starts without its agents"
+            assert self._is_ready(state), "a run starts without its agents"
             self._check_round(state, replays=False)
             return
         waited = now - self._started >= RETURN - _ROUNDING_SECONDS
-        back = len(self._stored & connected) >= required_gradients(spec, len(self._stored))
-        assert back or (waited and connected), "a run resumes without the contributors of its last round"
+        assert self._is_ready(state) or (waited and connected), (
+            "a run resumes without the contributors of its last round"
+        )
         self._replays_until = max(self._newest_told, state.round + 1)
         self._check_round(state, replays=self._is_complete(state))
 
     def _is_complete(self, state: CoordinatorState) -> bool:
-        """Whether a round can be repeated: nobody is missing who took part in the last stored one."""
+        """Whether a round can be repeated: no agent is missing that took part in the last stored one."""
         full = state.specification.participation is Participation.ALL
         return full and bool(self._stored) and self._stored <= connected_agents(state)
 

@@ -7,61 +7,65 @@ this one, which has imported what the machines need, and not the machines.
 """
 
 import argparse
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import pickle
 import signal
 import sys
-import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cospan.core.specification
 import cospan.wire.codec.messages  # noqa: F401
-from simulator.mutants.catalogue import MUTANTS, Mutant
+from simulator.mutants.catalogue import GUARDED, MUTANTS, Mutant
+from simulator.mutants.reach import play_watched, watched
 
 _LONGEST_SEED_SECONDS = 30.0
 """Of CPU time: a hundred times the mean; a mutant that takes longer does not end."""
 _MACHINES = ("cospan.server.machine", "cospan.client.session.machine")
 
 
-class _MutantLoader(importlib.machinery.SourceFileLoader):
-    """Reads the source of one module with the mutant in it."""
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a module with a mutant in it, or with its guards watched."""
 
-    mutant: Mutant
+    mutant: Mutant | None
 
     def get_code(self, fullname: str):  # type: ignore[no-untyped-def]
-        """Compiled again: a cached file holds the code without the mutant."""
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-    def get_data(self, path: str) -> bytes:
-        """The source, changed."""
-        return self.mutant.applied(Path(path).read_text(encoding="utf-8")).encode()
+        """Compiled again: a cached file holds the code as it is."""
+        source = Path(self.path).read_text(encoding="utf-8")
+        if self.mutant is None:
+            return compile(watched(source, fullname), self.path, "exec")
+        return compile(self.mutant.applied(source), self.path, "exec")
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the module of the mutant, and leaves all others to others."""
+    """Finds the module of the mutant, or all that are watched, and leaves others to others."""
 
-    def __init__(self, mutant: Mutant) -> None:
+    def __init__(self, mutant: Mutant | None) -> None:
         self._mutant = mutant
+        self._modules = GUARDED if mutant is None else (mutant.module,)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec with the loader that changes it."""
-        if fullname != self._mutant.module:
+        if fullname not in self._modules:
             return None
         found = importlib.machinery.PathFinder.find_spec(fullname, path)
         assert found is not None
         assert found.origin is not None
-        loader = _MutantLoader(fullname, found.origin)
+        loader = _Loader(fullname, found.origin)
         loader.mutant = self._mutant
         return importlib.util.spec_from_file_location(fullname, found.origin, loader=loader)
 
 
-def _play_mutant(mutant: Mutant, seeds: int) -> str:
+def _play_mutant(mutant: Mutant, seeds: Sequence[int]) -> str:
     """In the mutant's process: what the first seed that finds it says; empty if none does."""
     assert not any(name in sys.modules for name in _MACHINES), "the machines are imported without the mutant"
     sys.meta_path.insert(0, _Finder(mutant))
@@ -69,7 +73,7 @@ def _play_mutant(mutant: Mutant, seeds: int) -> str:
     from simulator.world import play
 
     signal.signal(signal.SIGVTALRM, _does_not_end)
-    for seed in range(seeds):
+    for seed in seeds:
         signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_SEED_SECONDS)
         violation = play(plan_of(seed)).violation
         if violation:
@@ -81,38 +85,49 @@ def _does_not_end(_signal: int, _frame: object) -> None:
     raise RuntimeError("a seed does not end")
 
 
-def _find(mutant: Mutant, seeds: int) -> str:
-    """The same, in a process of its own."""
+def _forked(work: Callable[[], Any]) -> Any:
+    """The result of some work in a process of its own, which has not imported the machines yet."""
     reads, writes = os.pipe()
     process = os.fork()
     if process == 0:
-        said = "it cannot be played"
         try:
             os.close(reads)
-            said = _play_mutant(mutant, seeds)
-        except Exception as error:  # such as an import that fails
-            said = f"no seed: {error!r}"
-        finally:
-            os.write(writes, said.encode())
+            with os.fdopen(writes, "wb") as pipe:
+                pipe.write(pickle.dumps(work()))
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
     os.close(writes)
     with os.fdopen(reads, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
+        said = pipe.read()
     os.waitpid(process, 0)
-    return said
+    return pickle.loads(said) if said else "it cannot be imported"
 
 
-def run_mutants(numbers: Sequence[int], seeds: int) -> list[Mutant]:
+def _reached(seeds: int) -> dict[tuple[str, str], list[int]]:
+    """The seeds that reach each generated mutant."""
+
+    def work() -> dict[tuple[str, str], list[int]]:
+        sys.meta_path.insert(0, _Finder(None))
+        return play_watched(range(seeds))
+
+    reached: dict[tuple[str, str], list[int]] = _forked(work)
+    return reached
+
+
+def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int) -> list[Mutant]:
     """Plays mutants, prints what finds each, and returns those that no seed finds."""
     survivors, unseen = [], 0
+    reached = _reached(seeds) if any(MUTANTS[number].key for number in numbers) else {}
     for number in numbers:
-        begun = time.monotonic()
         mutant = MUTANTS[number]
-        said = _find(mutant, seeds)
+        tried = reached.get((mutant.module, mutant.key), []) if mutant.key else range(seeds)
+        said = _forked(functools.partial(_play_mutant, mutant, tried[:most_plays])) if tried else ""
         survivors += [] if said else [mutant]
         unseen += bool(not said and mutant.why_not)
-        told = said or (f"SURVIVED ({mutant.why_not})" if mutant.why_not else "SURVIVED")
-        print(f"{number:3} {mutant.what}: {told} [{time.monotonic() - begun:.0f} s]", flush=True)
+        survived = f"SURVIVED {min(most_plays, len(tried))} seeds" + f" ({mutant.why_not})" * bool(mutant.why_not)
+        print(f"{number:3} {mutant.what}: {said or survived}", flush=True)
     found = len(numbers) - len(survivors)
     visible = len(numbers) - unseen
     print(
@@ -125,14 +140,12 @@ def run_mutants(numbers: Sequence[int], seeds: int) -> list[Mutant]:
 def main() -> int:
     """1 if a mutant survives that is not known to be equivalent."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=300, help="most seeds for each mutant")
+    parser.add_argument("--seeds", type=int, default=300, help="how many seeds there are to find them")
+    parser.add_argument("--plays", type=int, default=40, help="most seeds that each mutant is played with")
     parser.add_argument("--only", help="numbers of mutants, separated by commas; ranges as 3-17")
-    parser.add_argument("--all", action="store_true", help="play also those that no seed can find")
     options = parser.parse_args()
-    numbers = _numbers(options.only)
-    if not options.all and not options.only:
-        numbers = [number for number in numbers if not MUTANTS[number].why_not]
-    return 1 if any(not mutant.why_not for mutant in run_mutants(numbers, options.seeds)) else 0
+    survivors = run_mutants(_numbers(options.only), options.seeds, options.plays)
+    return 1 if any(not mutant.why_not for mutant in survivors) else 0
 
 
 def _numbers(only: str | None) -> list[int]:

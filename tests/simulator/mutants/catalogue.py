@@ -375,15 +375,17 @@ _SESSION = (
     ),
 )
 
-_GUARDED = (
+GUARDED = (
     *(f"{_SERVER}.{name}" for name in ("closing", "counting", "dispatch", "membership", "opening", "quorum")),
     *(f"{_SERVER}.{name}" for name in ("snapshot", "timeouts")),
     *(f"{_CLIENT}.{name}" for name in ("dispatch", "idle_check", "joining", "reconnecting", "rounds", "state")),
+    "cospan.relay.machine",
 )
+"""The modules of which every guard is a mutant."""
 
 
 def _generated() -> Iterator[Mutant]:
-    for module in _GUARDED:
+    for module in GUARDED:
         for place in places(_path(module).read_text(encoding="utf-8")):
             what = f"{module.removeprefix('cospan.')}: {place.key}"
             yield Mutant(module, "", "", what, reason_unseen(what), place.key)

@@ -8,6 +8,7 @@ is. A bound is `<`, `<=`, `>` or `>=` between whole numbers: moved in time, it w
 
 import ast
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Place:
     """One change of a source: the text from `begin` to `end` reads `new`.
 
     Attributes:
-        key: names it within its module: function, kind of change, and the old text; the same after other changes.
+        key: names it within its module by function, kind of change and old code; the same after other changes.
         begin: of the text, in characters.
         end: likewise.
         new: what stands there instead.
@@ -36,7 +37,7 @@ class Place:
 
 def places(source: str) -> list[Place]:
     """All changes of a source, in its order; their keys are distinct."""
-    found: dict[str, Place] = {}
+    found: list[Place] = []
     lines = source.splitlines(keepends=True)
     starts = [0, *itertools.accumulate(map(len, lines))]
 
@@ -44,16 +45,12 @@ def places(source: str) -> list[Place]:
         """In characters; ast counts the bytes of a line."""
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
 
-    for function, node, new, what in _changes(ast.parse(source)):
+    for key, node, new in changes(ast.parse(source)):
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         begin = position(node.lineno, node.col_offset)
-        end = position(node.end_lineno, node.end_col_offset)
-        key = f"{function}: {what} {' '.join(source[begin:end].split())}"
-        number = sum(1 for known in found if known.split(" #")[0] == key)
-        key = f"{key} #{number + 1}" if number else key
-        found[key] = Place(key, begin, end, new)
-    return list(found.values())
+        found.append(Place(key, begin, position(node.end_lineno, node.end_col_offset), new))
+    return found
 
 
 def changed(source: str, key: str) -> str:
@@ -66,12 +63,17 @@ def changed(source: str, key: str) -> str:
     return source[: place.begin] + place.new + source[place.end :]
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[str, ast.expr, str, str]]:
+def changes(tree: ast.Module) -> Iterator[tuple[str, ast.expr, str]]:
+    """The key of each change, the expression, and what stands there instead."""
+    known: Counter[str] = Counter()
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef) and function.name not in _SKIPPED:
             for node in ast.walk(function):
                 for changed_node, new, what in _of_node(node):
-                    yield function.name, changed_node, new, what
+                    key = f"{function.name}: {what} {ast.unparse(changed_node)}"
+                    known[key] += 1
+                    number = f" #{known[key]}" if known[key] > 1 else ""
+                    yield key + number, changed_node, new
 
 
 def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr, str, str]]:

@@ -9,7 +9,7 @@ from runs import SESSION_TIMEOUT, join
 from cospan.client.session import machine as session
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError, SessionUnknownError
-from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
+from cospan.wire.messages import AgentMessage, BasisUpdate, GradientUpload, Join, Welcome
 from simulator import toy
 from simulator.parties.network import Connection
 from simulator.parties.session_process import SessionProcess, Surroundings
@@ -26,7 +26,8 @@ class AgentProcess(SessionProcess):
         self.agents, self.generation = agents, generation
         self.learning_slowness = 1.0
         self.hangs_for = 0.0
-        self.holds_back = self.repeats = self._is_welcome_again = False
+        self.holds_back = False
+        self.repeats = 0
         self.sent: deque[GradientUpload] = deque(maxlen=4)
         self._learning = False
         self._held_back: GradientUpload | None = None
@@ -83,12 +84,13 @@ class AgentProcess(SessionProcess):
             self._unknown_tokens.discard(message.session_token)  # its end was lost in a restart
 
     def received(self, connection: Connection, message: Any) -> None:
-        """A message; where it repeats itself, it does so once it is welcome again and a round is open."""
+        """A message; where it repeats itself, it does so whenever a round opens."""
         super().received(connection, message)
-        if self.repeats and connection is self.connection:
-            self._is_welcome_again |= isinstance(message, Welcome)
-            if self._is_welcome_again:
-                self._repeat()
+        number = self.open_round
+        if self.repeats and self.alive and number is not None and isinstance(message, BasisUpdate | Welcome):
+            self.repeats -= 1
+            for again in [each for each in self.sent if each.round <= number]:
+                self.upload(again)
 
     def _broke(self, error: CospanError) -> None:
         if isinstance(error, SessionUnknownError) and self.state.token is not None:
@@ -125,14 +127,6 @@ class AgentProcess(SessionProcess):
         state = self.state
         is_open = state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None
         return state.stamp.round if is_open and state.stamp is not None else None
-
-    def _repeat(self) -> None:
-        """Sends everything again that is taken from it."""
-        number = self.open_round
-        if self.alive and number is not None:
-            self.repeats = self._is_welcome_again = False
-            for message in [each for each in self.sent if each.round <= number]:
-                self.upload(message)
 
     def _send_held_back(self, connection: Connection | None) -> None:
         """A gradient that was held back follows, unless its stream is over: then it is kept, and sent again."""
