@@ -122,11 +122,11 @@ def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int) -> list[Mut
     reached = _reached(seeds) if any(MUTANTS[number].key for number in numbers) else {}
     for number in numbers:
         mutant = MUTANTS[number]
-        tried = reached.get((mutant.module, mutant.key), []) if mutant.key else range(seeds)
-        said = _forked(functools.partial(_play_mutant, mutant, tried[:most_plays])) if tried else ""
+        tried = reached.get((mutant.module, mutant.key), [])[:most_plays] if mutant.key else range(seeds)
+        said = _forked(functools.partial(_play_mutant, mutant, tried)) if tried else ""
         survivors += [] if said else [mutant]
         unseen += bool(not said and mutant.why_not)
-        survived = f"SURVIVED {min(most_plays, len(tried))} seeds" + f" ({mutant.why_not})" * bool(mutant.why_not)
+        survived = f"SURVIVED {len(tried)} seeds" + f" ({mutant.why_not})" * bool(mutant.why_not)
         print(f"{number:3} {mutant.what}: {said or survived}", flush=True)
     found = len(numbers) - len(survivors)
     visible = len(numbers) - unseen
@@ -141,7 +141,7 @@ def main() -> int:
     """1 if a mutant survives that is not known to be equivalent."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=300, help="how many seeds there are to find them")
-    parser.add_argument("--plays", type=int, default=40, help="most seeds that each mutant is played with")
+    parser.add_argument("--plays", type=int, default=40, help="most seeds that a generated mutant is played with")
     parser.add_argument("--only", help="numbers of mutants, separated by commas; ranges as 3-17")
     options = parser.parse_args()
     survivors = run_mutants(_numbers(options.only), options.seeds, options.plays)

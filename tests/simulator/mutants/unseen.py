@@ -43,6 +43,8 @@ _EQUIVALENT = (
     ("_displace: always session.phase", "to close a stream that is closed does nothing"),
     ("required_gradients: bound quorum < 1.0", "a quorum is a share below 1, or a number above"),
     ("deadline_seconds: never specification.participation", "only rounds with a quorum ask for it"),
+    ("_fleet_is_ready: without len(state.members.hosts)", "agents that are connected have a host"),
+    ("drop_overdue: always session.phase", "to close a stream that is closed does nothing"),
     ("on_welcome: always first #2", "a shell does nothing with a second beginning here"),
     ("relay.machine: _dispatch: without 'no cause given'", "text"),
 )
@@ -103,6 +105,7 @@ _TEXT = (
     ("start: always state.history.started", "a note for people"),
     ("_on_start_timeout: always spec.min_agents", "the text of an error"),
     ("_slow_note", "a note for people"),
+    ("on_tick_running: without now >= due", "a note for people"),
     ("_overdue: always lost", "the text of a cause"),
     ("_given_up", "the text of an error"),
     ("_waited_in_vain", "the text of an error"),
