@@ -82,8 +82,8 @@ faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixe
 simulate: $(VENV)/ready  ## Play runs with faults under a virtual clock: SEED=n, SEEDS=1000 (a minute)
 	@cd tests && ../$(BIN)/python -m simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
-mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=300 (half an hour)
-	@cd tests && ../$(BIN)/python -m simulator.mutants $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY))
+mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=300 (an hour)
+	@cd tests && ../$(BIN)/python -m simulator.mutants $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLAYS),--plays $(PLAYS)) $(if $(ONLY),--only $(ONLY))
 
 model: $(VENV)/ready  ## Search all states of tiny runs, and with guards removed find what they are for: ONLY=0,1 (four minutes)
 	@cd tests && ../$(BIN)/python -m model $(if $(ONLY),--only $(ONLY))

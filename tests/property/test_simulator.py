@@ -1,18 +1,23 @@
 """The whole system in one process, under faults that follow from a seed (docs/simulator.md)."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from simulator import toy, witness
-from simulator.mutants.__main__ import mutated, source_path
+from simulator.mutants import reach
 from simulator.mutants.catalogue import MUTANTS
+from simulator.mutants.generated import places
+from simulator.mutants.reach import watched
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.plan import Fault, Kind, Plan, Settings, plan_of, source_of
 from simulator.shrink import pasteable_test, shrink
 from simulator.world import World, play
 
+from cospan.core.run_fields import Participation
 from cospan.server.machine import closing
 
 
@@ -35,8 +40,8 @@ def test_a_plan_always_gives_the_same_run() -> None:
 
 def test_every_kind_of_fault_is_injected() -> None:
     for kind in Kind:
-        faults = tuple(Fault(float(second), kind, second, 0.5) for second in range(2, 12))
-        result = play(Plan(1, Settings(), faults))
+        faults = tuple(Fault(float(second), kind, second, 0.5) for second in range(2, 8))
+        result = play(Plan(1, Settings(processes=(2, 2, 2), relayed=1), faults))
         assert (result.violation, result.injected[kind] > 0) == ("", True), kind
 
 
@@ -95,18 +100,124 @@ def test_a_failing_plan_is_reduced_to_the_faults_that_matter() -> None:
 def test_a_plan_can_be_pasted() -> None:
     plan = plan_of(11)
     namespace = {"Plan": Plan, "Settings": Settings, "Fault": Fault, "Kind": Kind}
-    from cospan.core.run_fields import Participation
-
     assert eval(source_of(plan), namespace | {"Participation": Participation}) == plan
     assert compile(pasteable_test(plan, play(plan)), "a test", "exec")
 
 
 def test_every_mutant_suits_the_code() -> None:
     """One that does not has to be rewritten, or the share that is found says less than it seems to."""
-    for mutant in MUTANTS:
-        source = mutated(source_path(mutant).read_text(encoding="utf-8"), mutant)
-        compile(source, mutant.module, "exec")
-    assert len({(mutant.module, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+    for mutant in (*(each for each in MUTANTS if not each.key), MUTANTS[-1]):
+        compile(mutant.applied(mutant.path.read_text(encoding="utf-8")), mutant.module, "exec")
+    generated = {mutant.module: mutant.path for mutant in MUTANTS if mutant.key}
+    for module, path in generated.items():  # at once: every guard stands beside what replaces it
+        compile(watched(path.read_text(encoding="utf-8"), module), module, "exec")
+    assert len({(mutant.module, mutant.old, mutant.new, mutant.key) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_guards_are_dropped_and_bounds_are_moved() -> None:
+    source = (
+        "def f(state, n):\n"
+        "    if n is None:\n"
+        "        return []\n"
+        "    if state.a and n < state.b:\n"
+        "        n = 0\n"
+        "    return [each for each in state.c if each] or n\n"
+    )
+    changes = {place.key: source[: place.begin] + place.new + source[place.end :] for place in places(source)}
+    assert list(changes) == [
+        "f: never n is None",
+        "f: without state.a",
+        "f: without n < state.b",
+        "f: without [each for each in state.c if each]",
+        "f: without n",
+        "f: bound n < state.b",
+        "f: no filter each",
+    ]
+    assert "if False:" in changes["f: never n is None"]
+    assert "if True and n < state.b:" in changes["f: without state.a"]
+    assert "state.a and (n <= state.b):" in changes["f: bound n < state.b"]
+    assert "if True] or n" in changes["f: no filter each"]
+    assert changes["f: without n"].endswith("or False\n")
+
+
+def test_a_seed_reaches_a_mutant_where_its_guard_decides_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_reached", defaultdict(list))
+    source = "def f(a, b):\n    if a < b:\n        return 1\n    return 2\n"
+    namespace: dict[str, Any] = {}
+    exec(compile(watched(source, "m"), "m", "exec"), namespace)
+    for seed, (a, b) in enumerate([(1, 0), (0, 1), (1, 1), (0, 1)]):
+        monkeypatch.setattr(reach, "_seed", seed)
+        assert namespace["f"](a, b) == (1 if a < b else 2)
+    assert reach._reached == {("m", "f: never a < b"): [1, 3], ("m", "f: bound a < b"): [2]}
+
+
+def test_a_mutant_of_another_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="has 0 times 'no such text', and not once"):
+        dataclasses.replace(MUTANTS[0], old="no such text").applied("pass")
+    generated = next(mutant for mutant in MUTANTS if mutant.key)
+    with pytest.raises(KeyError):
+        generated.applied("pass")
+
+
+# What has failed once ------------------------------------------------------------------------------------------
+
+
+def test_a_quorum_that_a_departure_makes_has_a_deadline() -> None:
+    """The round waited for its timeout."""
+    plan = Plan(
+        79,
+        Settings(
+            processes=(3, 2, 3, 1, 3, 1),
+            participation=Participation.QUORUM,
+            quorum=0.7,
+            deadline_seconds=0.2,
+            inflight_rounds=4,
+            compute_seconds=0.05,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (Fault(6.94, Kind.AGENT_REPLACED, 88, 0.496),),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_with_a_new_agent_does_not_keep_a_replay_open() -> None:
+    """After a restart its sum was late in every replay, and each replay ended with the relay's time-out."""
+    plan = Plan(
+        295,
+        Settings(
+            processes=(1, 1, 1, 1),
+            relayed=5,
+            rounds=15,
+            inflight_rounds=1,
+            learn_seconds=1.0,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (
+            Fault(1.956, Kind.AGENT_STALL, 45, 0.59),
+            Fault(6.159, Kind.AGENT_STALL, 88, 0.239),
+            Fault(10.772, Kind.COORDINATOR_DRAIN, 58, 0.088),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_without_agents_follows_a_coordinator_that_went_back() -> None:
+    """Its agents had counted in more rounds than there were."""
+    plan = Plan(
+        313,
+        Settings(processes=(1, 1, 1, 1), relayed=2, rounds=15, network_seconds=0.001, disk_seconds=0.5),
+        (
+            Fault(2.565, Kind.AGENT_STALL, 99, 0.676),
+            Fault(3.679, Kind.COORDINATOR_DRAIN, 2, 0.589),
+            Fault(9.907, Kind.RELAY_STALL, 55, 0.413),
+            Fault(14.028, Kind.PARTITION, 61, 0.844),
+            Fault(17.669, Kind.STORE_LOST, 21, 0.313),
+            Fault(19.954, Kind.DELAY, 93, 0.492),
+        ),
+    )
+    assert play(plan).violation == ""
 
 
 def test_the_book_of_a_new_run_is_empty() -> None:

@@ -22,6 +22,10 @@ _MOST_COMMANDS = 40
 """A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
 _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
+_REPEATS = 3
+"""Openings of rounds at which an agent sends everything again."""
+_SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
+"""An environment hangs for longer than any wait for a round."""
 
 
 def inject(world: "World", fault: Fault) -> None:
@@ -34,10 +38,13 @@ def heal(world: "World") -> None:
     """Ends everything that lasts; what is broken stays so until it is found out."""
     world.network.slowness, world.network.parted = 1.0, False
     world.disk.full, world.disk.slowness = False, 1.0
-    for process in (*world.agents.values(), *([world.coordinator] if world.coordinator else [])):
-        process.commands_left = None
+    for process in (*world.agents.values(), world.coordinator, world.relay):
+        if process is not None:
+            process.commands_left = None
+    world.on_replay = None
     for agent in world.agents.values():
-        agent.learning_slowness = 1.0
+        agent.learning_slowness, agent.hangs_for = 1.0, 0.0
+        agent.holds_back, agent.repeats = False, 0
 
 
 def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
@@ -143,7 +150,8 @@ def _agent_leave(world: "World", fault: Fault) -> bool:
     agent = _agent(world, fault)
     if agent is None:
         return False
-    agent.do(lambda: agent.post(session.StopRequested("for a test", returning=True)))
+    returning = fault.whom % 4 > 0  # others come back all the same, and have not said so
+    agent.do(lambda: agent.post(session.StopRequested("for a test", returning=returning)))
     return True
 
 
@@ -172,6 +180,60 @@ def _agent_slow(world: "World", fault: Fault) -> bool:
         agent.learning_slowness = factor
 
     return _lasts(world, fault, lambda: slow(20.0), lambda: slow(1.0))
+
+
+def _agent_hangs(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
+    return True
+
+
+def _replay_lost(world: "World", fault: Fault) -> bool:
+    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others."""
+    if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
+        return False
+
+    def replace_them() -> None:
+        agents = list(world.agents.values())
+        for agent in agents if fault.amount < 0.7 else agents[1:]:
+            if world.stored_contributors & set(agent.agents) and world.rename(agent):
+                agent.die()
+
+    world.coordinator.die()
+    world.add_agent()
+    world.on_replay = replace_them
+    return True
+
+
+# Relays -----------------------------------------------------------------------------------------------------
+
+
+def _relay_kill(world: "World", fault: Fault) -> bool:
+    if world.relay is None or world.relay.commands_left is not None:
+        return False
+    world.relay.host_lost = fault.whom % 3 == 0
+    world.relay.commands_left = int(fault.amount * _MOST_COMMANDS / 2)
+    return True
+
+
+def _relay_stall(world: "World", fault: Fault) -> bool:
+    if world.relay is None:
+        return False
+    world.relay.stand_still(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _relay_cut(world: "World", fault: Fault) -> bool:
+    """Its stream with the coordinator is reset, half-open, or a black hole."""
+    if world.relay is None or world.relay.connection is None:
+        return False
+    if fault.amount < 0.5:
+        world.relay.connection.reset()
+    else:
+        world.relay.connection.lose(told=(0, 1, None)[fault.whom % 3])
+    return True
 
 
 # The network ------------------------------------------------------------------------------------------------
@@ -226,12 +288,36 @@ def _repeat(world: "World", fault: Fault) -> bool:
     agent = _agent(world, fault)
     if agent is None or agent.connection is None or not agent.sent:
         return False
-    state = agent.state
-    is_open = state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None
+    if fault.amount >= 0.5:
+        agent.repeats = _REPEATS  # all that it has sent, as if it did not know what is durable
+        return True
     again = agent.sent[fault.whom % len(agent.sent)]
-    if not is_open or state.stamp is None or again.round > state.stamp.round:
+    if agent.open_round is None or again.round > agent.open_round:
         return False
     agent.connection.send(0, again)
+    return True
+
+
+def _overtake(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.holds_back = True
+    return True
+
+
+def _part(world: "World", fault: Fault) -> bool:
+    """What a relay would send that hosts these agents and has not heard of the others; the whole sum follows."""
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None or len(agent.agents) == 1:
+        return False
+    number, basis = agent.open_round, agent.state.basis
+    if number is None or basis is None:
+        return False
+    agent.holds_back = fault.amount >= 0.5
+    some = agent.agents[: 1 + fault.whom % (len(agent.agents) - 1)]
+    agent.lied = agent.connection.lied = True  # for its own sum may be refused now
+    agent.upload(GradientUpload(number, toy.contribution(some, number, basis), some))
     return True
 
 
@@ -270,11 +356,18 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.AGENT_STALL: _agent_stall,
     Kind.AGENT_CLOCK: _agent_clock,
     Kind.AGENT_SLOW: _agent_slow,
+    Kind.AGENT_HANGS: _agent_hangs,
+    Kind.REPLAY_LOST: _replay_lost,
+    Kind.RELAY_KILL: _relay_kill,
+    Kind.RELAY_STALL: _relay_stall,
+    Kind.RELAY_CUT: _relay_cut,
     Kind.CUT: _cut,
     Kind.HALF_OPEN: _half_open,
     Kind.BLACK_HOLE: _black_hole,
     Kind.DELAY: _delay,
     Kind.PARTITION: _partition,
     Kind.REPEAT: _repeat,
+    Kind.OVERTAKE: _overtake,
+    Kind.PART: _part,
     Kind.LIE: _lie,
 }

@@ -9,7 +9,7 @@ from cospan.core.run_fields import Participation
 
 FAULT_SECONDS = 20.0
 """Faults happen within this time; afterwards the run has to make progress."""
-_MOST_FAULTS = 60
+_MOST_FAULTS, _MOST_CALM_FAULTS = 60, 4
 
 
 class Kind(Enum):
@@ -30,13 +30,31 @@ class Kind(Enum):
     AGENT_STALL = "agent: stands still"
     AGENT_CLOCK = "agent: clock jumps ahead"
     AGENT_SLOW = "agent: slow to learn for a time"
+    AGENT_HANGS = "agent: hangs in its environment, and answers"
+    REPLAY_LOST = "agents: those of a replay are lost as it begins"
+    RELAY_KILL = "relay: killed between two commands"
+    RELAY_STALL = "relay: stands still"
+    RELAY_CUT = "relay: its stream with the coordinator breaks"
     CUT = "network: connection reset"
     HALF_OPEN = "network: one end is told, and not the other"
     BLACK_HOLE = "network: takes everything, and delivers nothing"
     DELAY = "network: slow for a time"
     PARTITION = "network: no new connections for a time"
     REPEAT = "peer: sends a gradient again"
+    OVERTAKE = "peer: sends a gradient after the next one"
+    PART = "peer: sends the sum of some of its agents"
     LIE = "peer: sends a gradient that it must not send"
+
+
+_NEED_CALM = [
+    Kind.COORDINATOR_KILL,
+    Kind.AGENT_HANGS,
+    Kind.REPLAY_LOST,
+    Kind.REPEAT,
+    Kind.OVERTAKE,
+    Kind.PART,
+]
+"""What they lead to takes seconds, in which most plans have the next fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,7 @@ class Settings:
 
     Attributes:
         processes: agents that each process hosts.
+        relayed: how many of the first processes join a relay, and not the coordinator.
         rounds: of the run; 0 for one without an end.
         participation: whether every round waits for all agents.
         quorum: share of the agents, or number of them; 0 with full participation.
@@ -76,6 +95,7 @@ class Settings:
     """
 
     processes: tuple[int, ...] = (1, 1, 1)
+    relayed: int = 0
     rounds: int = 0
     participation: Participation = Participation.ALL
     quorum: float = 0.0
@@ -101,11 +121,13 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """The plan of a seed: the size of the run, its network and disk, and which kinds of faults there are."""
     rng = random.Random(f"plan {seed}")
-    settings = _settings(rng)
-    kinds = rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
+    calm = rng.random() < 0.25
+    kinds = rng.sample(_NEED_CALM, 2) if calm else rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
     if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
         kinds.remove(Kind.STORE_LOST)  # it ends a run, and with it what can go wrong in one
-    count = rng.randint(1, _MOST_FAULTS)
+    relayed = bool({Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT} & set(kinds))
+    settings = _settings(rng, grouped=Kind.PART in kinds, relayed=relayed)
+    count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
     return Plan(seed, settings, faults)
@@ -119,9 +141,9 @@ def _times(rng: random.Random, count: int) -> list[float]:
     return [rng.choice(bursts) + min(2.0, rng.expovariate(2.0)) for _ in range(count)]
 
 
-def _settings(rng: random.Random) -> Settings:
+def _settings(rng: random.Random, *, grouped: bool, relayed: bool) -> Settings:
     processes = rng.choice([3, 3, 4, 5, 6, 12])
-    grouped = rng.random() < 0.3
+    grouped = grouped or rng.random() < 0.2
     quorum: dict[str, Any] = {}
     if rng.random() < 0.4:
         quorum = {
@@ -130,7 +152,9 @@ def _settings(rng: random.Random) -> Settings:
             "deadline_seconds": rng.choice([0.0, 0.2, 1.0]),
             "max_staleness": rng.choice([0, 1, 2, 2]),
         }
+    relayed = relayed and not quorum  # a relay's sum cannot be late
     return Settings(
+        relayed=rng.choice([2, 3, processes]) if relayed else 0,
         processes=tuple(rng.choice([1, 2, 3]) if grouped else 1 for _ in range(processes)),
         rounds=rng.choice([0, 0, 0, 15]),
         inflight_rounds=rng.choice([1, 2, 4, 64]),

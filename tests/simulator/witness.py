@@ -10,11 +10,11 @@
 * No agent is ended by an error that a peer without faults of its own must not cause.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from runs import RETURN, Disk
+from runs import Disk
 
 from cospan.core.run_fields import Participation
 from cospan.server import machine
@@ -36,8 +36,12 @@ from cospan.wire.errors import (
     WorkloadBehaviourError,
 )
 from cospan.wire.limits import most_known_agents
-from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, Welcome
+from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, RunPhase, Stamp, Welcome
 from simulator import toy
+from simulator.duties.counting import Counting
+from simulator.duties.membership import check_membership
+from simulator.duties.opening import Opening
+from simulator.duties.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from simulator.parties.agent import AgentProcess
@@ -60,6 +64,7 @@ class Witness:
         self.store = Disk.__new__(Disk)
         self.uploaded: set[tuple[str, int]] = set()
         self.commits = 0
+        self.on_replay: Callable[[], None] = lambda: None
         self.begin(self.store)
 
     def begin(self, store: Disk) -> None:
@@ -73,8 +78,10 @@ class Witness:
         self._learnt: set[tuple[tuple[str, ...], int, int, bytes]] = set()
         self._contributors: dict[int, frozenset[str]] = {}
         self._announced_ahead: set[int] = set()
-        self._started = 0.0
-        self._has_opened = False
+        self._computed: set[int] = set()
+        self._counting = Counting()
+        self._opening = Opening(frozenset(), 0.0)
+        self._limits = TimeLimits(0.0)
         self.uploaded = set()
 
     # The coordinator -----------------------------------------------------------------------------------------
@@ -83,8 +90,10 @@ class Witness:
         """A coordinator process resumes from the store."""
         state.check()
         assert state.round == len(self.store.rounds) >= self._durable, "a durable round is lost"
-        self._started, self._has_opened = now, False
         self._announced_ahead = set()
+        self._computed = set()
+        self._counting.restarted(self._counted)
+        self._opening, self._limits = Opening(self.last_contributors, now), TimeLimits(now)
         if not state.round:
             self._stored[0] = state.basis
         assert np.array_equal(state.basis, self._stored[state.round]), "the stored basis is resumed"
@@ -106,9 +115,19 @@ class Witness:
         assert (machine.next_deadline(state) is None) == (state.phase in OVER), "every wait has an end"
         if isinstance(event, events.GradientArrived):
             self._check_member(before, state, event)
+        check_membership(before, event, state, commands)
+        self._counting.stepped(before, event, state, commands)
+        self._limits.stepped(before, event, state, commands, now)
+        waits = state.phase is RunPhase.COLLECTING and bool(state.members.sessions)
+        held = state.open_round.awaited or state.open_round.counted
+        assert held or not waits, "a round waits for no agent"
+        if state.open_round.replaying and not before.open_round.replaying:
+            self.on_replay()
+        if self._opening.stepped(before, event, state, commands, now):
+            self.forget()
         # A round that runs ahead of the disk is announced before it is handed to the store.
         for command in sorted(commands, key=lambda command: not isinstance(command, events.StoreRound)):
-            self._check_command(state, command, now)
+            self._check_command(state, command)
         self._check_memory(state)
 
     def _check_member(
@@ -120,13 +139,15 @@ class Witness:
         session = before.members.sessions.get(event.token)
         assert not added or (session is not None and added <= set(session.agent_ids)), "who counts is a member"
 
-    def _check_command(self, state: CoordinatorState, command: events.Command, now: float) -> None:
+    def _check_command(self, state: CoordinatorState, command: events.Command) -> None:
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
                 held = state.open_round.contributions
                 ordered = [held[name] for name in sorted(held)]
                 assert list(map(id, contributions)) == list(map(id, ordered)), "sums are in the order of names"
                 assert number == state.round
+                assert number not in self._computed, "a round is computed once"
+                self._computed.add(number)
                 ahead = number - len(self.store.rounds)
                 assert ahead < state.config.max_inflight_rounds, "no round runs too far ahead of the disk"
             case events.StoreRound(record=record):
@@ -137,9 +158,6 @@ class Witness:
                 if any(gone.agent_id not in state.members.hosts for gone in departures):
                     self.forget()
             case events.Broadcast(message=BasisUpdate() as update):
-                if not self._has_opened and now - self._started >= RETURN - 1e-6:
-                    self.forget()  # not all contributors came back in time
-                self._has_opened = True
                 self._check_announced(state, update)
                 self._check_ahead(state)
             case events.Send(message=Welcome() as welcome):
@@ -183,6 +201,7 @@ class Witness:
         number = record.closed_round
         assert record.contributors, "a closed round has contributors"
         assert record.weight == len(record.contributors), "every gradient counts once"
+        assert not set(record.absent_agent_ids) & record.contributors.keys(), "who counts is not absent"
         oldest = number - state.specification.max_staleness
         for agent, of in record.contributors.items():
             assert (agent, of) in self.uploaded, "an agent counts that has not sent this gradient"
@@ -190,6 +209,7 @@ class Witness:
             assert oldest <= of <= number, "a gradient counts that is too old"
         expected = toy.model(self._bases, number, record.contributors)
         assert np.array_equal(record.move.basis, expected), "the basis is not that of its contributors"
+        self._counting.closed(record)
         self._bases[number + 1] = record.move.basis
         self._contributors[number] = frozenset(record.contributors)
 
@@ -199,6 +219,10 @@ class Witness:
         assert len(state.members.hosts) <= most, "members are bounded"
         assert len(state.history.accepted) <= max(1, spec.max_staleness) + 1, "what has counted is bounded"
         assert len(state.open_round.departed) <= most * most, "departures of a round are bounded"
+
+    def kept_time(self, state: CoordinatorState, now: float) -> None:
+        """A coordinator has looked at its clock, and has not stood still before."""
+        self._limits.kept_time(state, now)
 
     def refused(self, error: RemoteError, *, lied: bool) -> None:
         """A coordinator has refused a message of a peer that has lied, or has not."""
@@ -233,6 +257,11 @@ class Witness:
         """An agent process sends a gradient."""
         self.uploaded.update((agent, upload.round) for agent in agents)
 
+    def told(self, stamp: Stamp) -> None:
+        """A process has received a message with this stamp."""
+        if stamp.run_id == self.store.run_id:
+            self._promise(stamp.durable_round)
+
     def learns(self, process: "AgentProcess", number: int, basis: np.ndarray) -> None:
         """An agent process begins a round; it keeps what it may need again."""
         key = (process.agents, process.generation, number, basis.tobytes())
@@ -249,8 +278,3 @@ class Witness:
     def last_contributors(self) -> frozenset[str]:
         """Of the newest stored round."""
         return frozenset(self.store.rounds[-1].contributors) if self.store.rounds else frozenset()
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the newest process has opened no round yet."""
-        return not self._has_opened

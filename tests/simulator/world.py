@@ -3,7 +3,9 @@
 import random
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from runs import Disk, specification
 
@@ -11,11 +13,14 @@ from cospan.client.session.machine import Phase
 from cospan.server.machine import events
 from cospan.wire.messages import FinishCause
 from simulator import faults, toy
-from simulator.parties.agent import AgentProcess, Surroundings
+from simulator.duties.time_limits import ROUND_TIMEOUT
+from simulator.parties.agent import AgentProcess
 from simulator.parties.coordinator import CoordinatorProcess
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.parties.processes import Timeline
+from simulator.parties.relay import RelayProcess
+from simulator.parties.session_process import Surroundings
 from simulator.plan import FAULT_SECONDS, Kind, Plan
 from simulator.witness import Witness
 
@@ -26,7 +31,6 @@ of the rounds."""
 PROGRESS_ROUNDS = 3
 RECOVERY_WITHIN_SECONDS = 25.0
 """The same once all is well, and only connections or the coordinator's process are lost: no session times out."""
-ROUND_TIMEOUT = 15.0
 _MOST_RENAMED, _MOST_ADDED = 12, 4
 _MOST_EVENTS = 200_000
 _RESUMABLE = (FinishCause.NO_AGENTS, FinishCause.NOT_STARTED)
@@ -63,12 +67,18 @@ class World:
         self.disk = self._new_disk()
         self.injected: Counter[Kind] = Counter()
         self.coordinator: CoordinatorProcess | None = None
+        self.relay: RelayProcess | None = None
         self.agents: dict[int, AgentProcess] = {}
         self.finished = False
+        self.on_replay: Callable[[], None] | None = None
         self._generations = 0
         self._hosted = list(settings.processes)
         self._renamed: Counter[int] = Counter()
+        self._all_agents: tuple[tuple[int, int], frozenset[str]] = (0, 0), frozenset()
+        """All names, and the numbers of processes and of renamed ones with which they were listed."""
         self._start_coordinator()
+        if settings.relayed:
+            self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
         for index in range(len(settings.processes)):
             self.timeline.after(self._rng.uniform(0.0, 0.5), lambda index=index: self._start_agent(index))
         for fault in plan.faults:
@@ -79,9 +89,23 @@ class World:
         return random.Random(f"{name} {self.plan.seed}")
 
     @property
+    def stored_contributors(self) -> frozenset[str]:
+        """The agents of the newest stored round."""
+        return self.witness.last_contributors
+
+    def _replay_begins(self) -> None:
+        happens, self.on_replay = self.on_replay, None
+        if happens is not None:
+            self.timeline.after(0.0, happens)
+
+    @property
     def all_agents(self) -> frozenset[str]:
         """The names of all agents of the run."""
-        return frozenset(name for index in range(len(self._hosted)) for name in self._names(index))
+        changes = len(self._hosted), sum(self._renamed.values())
+        if self._all_agents[0] != changes:
+            names = frozenset(name for index in range(len(self._hosted)) for name in self._names(index))
+            self._all_agents = changes, names
+        return self._all_agents[1]
 
     def _names(self, index: int) -> tuple[str, ...]:
         hosted, renamed = self._hosted[index], self._renamed[index]
@@ -122,6 +146,7 @@ class World:
         disk = SimulatedDisk(store, self.fork(f"disk {self.timeline.now:g}"), settings.disk_seconds)
         self.witness.begin(store)
         disk.on_commit = self.witness.committed
+        self.witness.on_replay = self._replay_begins
         return disk
 
     def lose_store(self) -> None:
@@ -149,14 +174,27 @@ class World:
         self.coordinator = None
         return self.timeline.after(self._rng.uniform(0.1, 1.0), self._start_coordinator)
 
+    def _surroundings(self, host: Callable[[], Any], on_end: Callable[[Any], None]) -> Surroundings:
+        return Surroundings(self.timeline, self.network, self.witness, self.plan.settings, host, on_end)
+
+    def _start_relay(self) -> None:
+        if not self.finished:
+            self._generations += 1
+            around = self._surroundings(lambda: self.coordinator, self._relay_ended)
+            self.relay = RelayProcess(around, self.fork(f"relay {self._generations}"), self._generations)
+
+    def _relay_ended(self, process: RelayProcess) -> None:
+        self.relay = None
+        self.timeline.after(self._rng.uniform(0.1, 1.0), self._start_relay)
+
+    def _listening_relay(self) -> RelayProcess | None:
+        return self.relay if self.relay is not None and self.relay.loop is not None else None
+
     def _start_agent(self, index: int) -> None:
         self._generations += 1
-        around = Surroundings(
-            self.timeline,
-            self.network,
-            self.witness,
-            self.plan.settings,
-            lambda: self.coordinator,
+        relayed = index < self.plan.settings.relayed
+        around = self._surroundings(
+            self._listening_relay if relayed else lambda: self.coordinator,
             lambda process: self._agent_ended(index, process),
         )
         rng = self.fork(f"agent {index} {self._generations}")
@@ -194,7 +232,7 @@ class World:
             assert late <= within, f"no progress within {late:.0f} s: {self._standing()}"
 
     def _reset_all(self) -> None:
-        for process in list(self.agents.values()):
+        for process in (*self.agents.values(), *([self.relay] if self.relay else [])):
             if process.connection is not None:
                 process.connection.reset()
 

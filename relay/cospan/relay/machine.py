@@ -178,7 +178,22 @@ def _at_round(
         basis=announced.basis,
         head_covariance=announced.head_covariance,
         durability=fleet.durability.evolve(durable_round=number),
-        history=fleet.history.evolve(started=started),
+        history=fleet.history.evolve(started=started, rounds_counted=_counts_below(fleet, number)),
+    )
+
+
+def _counts_below(fleet: CoordinatorState, number: int) -> ParticipationCounts:
+    """How often agents have counted, once the coordinator is at a round, which may be an earlier one.
+
+    It was restarted then, and had not stored the rounds between.
+    """
+    counts = fleet.history.rounds_counted
+    if number >= fleet.round:
+        return counts
+    known = counts.by_name.items() if number else ()
+    return ParticipationCounts(
+        {name: min(count, number) for name, (count, _) in known},
+        {name: min(last, number - 1) for name, (_, last) in known},
     )
 
 
@@ -207,12 +222,6 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
     if number > fleet.round and fleet.open_round.counted:
         counts = counts.add(fleet.open_round.counted, fleet.round)
         accepted = {fleet.round: fleet.open_round.counted}
-    elif number < fleet.round:  # the coordinator was restarted, and had not stored the rounds between
-        known = counts.by_name.items() if number else ()
-        counts = ParticipationCounts(
-            {name: min(count, number) for name, (count, _) in known},
-            {name: min(last, number - 1) for name, (_, last) in known},
-        )
     fleet = fleet.evolve(
         config=fleet.config.evolve(run_id=event.stamp.run_id, incarnation=event.stamp.incarnation),
         history=fleet.history.evolve(accepted=accepted, rounds_counted=counts),

@@ -2,122 +2,160 @@
 
     PYTHONPATH=tests python -m simulator.mutants --seeds 200
 
-Each mutant is played in a process of its own, in which one line of one module reads otherwise.
+Each mutant is played in a process of its own, in which one line of one module reads otherwise. It is forked from
+this one, which has imported what the machines need, and not the machines.
 """
 
 import argparse
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import subprocess
+import os
+import pickle
+import signal
 import sys
-import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from simulator.mutants.catalogue import MUTANTS, Mutant
+import cospan.core.specification
+import cospan.wire.codec.messages  # noqa: F401
+from simulator.mutants.catalogue import GUARDED, MUTANTS, Mutant
+from simulator.mutants.reach import play_watched, watched
 
-_LONGEST_SECONDS = 600.0
-_FOUND, _SURVIVED = 3, 0
+_LONGEST_SEED_SECONDS = 30.0
+"""Of CPU time: a hundred times the mean; a mutant that takes longer does not end."""
+_MACHINES = ("cospan.server.machine", "cospan.client.session.machine")
 
 
-class _MutantLoader(importlib.machinery.SourceFileLoader):
-    """Reads the source of one module with the mutant in it."""
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a module with a mutant in it, or with its guards watched."""
 
-    mutant: Mutant
+    mutant: Mutant | None
 
     def get_code(self, fullname: str):  # type: ignore[no-untyped-def]
-        """Compiled again: a cached file holds the code without the mutant."""
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-    def get_data(self, path: str) -> bytes:
-        """The source, changed."""
-        return mutated(Path(path).read_text(encoding="utf-8"), self.mutant).encode()
+        """Compiled again: a cached file holds the code as it is."""
+        source = Path(self.path).read_text(encoding="utf-8")
+        if self.mutant is None:
+            return compile(watched(source, fullname), self.path, "exec")
+        return compile(self.mutant.applied(source), self.path, "exec")
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the module of the mutant, and leaves all others to others."""
+    """Finds the module of the mutant, or all that are watched, and leaves others to others."""
 
-    def __init__(self, mutant: Mutant) -> None:
+    def __init__(self, mutant: Mutant | None) -> None:
         self._mutant = mutant
+        self._modules = GUARDED if mutant is None else (mutant.module,)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec with the loader that changes it."""
-        if fullname != self._mutant.module:
+        if fullname not in self._modules:
             return None
         found = importlib.machinery.PathFinder.find_spec(fullname, path)
         assert found is not None
         assert found.origin is not None
-        loader = _MutantLoader(fullname, found.origin)
+        loader = _Loader(fullname, found.origin)
         loader.mutant = self._mutant
         return importlib.util.spec_from_file_location(fullname, found.origin, loader=loader)
 
 
-def mutated(source: str, mutant: Mutant) -> str:
-    """The source with the mutant.
-
-    Raises:
-        ValueError: what it replaces is not there exactly once; the list has to follow the code.
-    """
-    if source.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.module} has {source.count(mutant.old)} times {mutant.old!r}, and not once")
-    return source.replace(mutant.old, mutant.new)
-
-
-def source_path(mutant: Mutant) -> Path:
-    """The file of the module."""
-    found = importlib.util.find_spec(mutant.module)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin)
-
-
-def _play_mutant(number: int, seeds: int) -> int:
-    """In the mutant's process: plays seeds until one finds it."""
-    sys.meta_path.insert(0, _Finder(MUTANTS[number]))
+def _play_mutant(mutant: Mutant, seeds: Sequence[int]) -> str:
+    """In the mutant's process: what the first seed that finds it says; empty if none does."""
+    assert not any(name in sys.modules for name in _MACHINES), "the machines are imported without the mutant"
+    sys.meta_path.insert(0, _Finder(mutant))
     from simulator.plan import plan_of
     from simulator.world import play
 
-    for seed in range(seeds):
+    signal.signal(signal.SIGVTALRM, _does_not_end)
+    for seed in seeds:
+        signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_SEED_SECONDS)
         violation = play(plan_of(seed)).violation
         if violation:
-            print(f"seed {seed}: {violation[:150]}")
-            return _FOUND
-    return _SURVIVED
+            return f"seed {seed}: {violation[:150]}"
+    return ""
 
 
-def run_mutants(numbers: Sequence[int], seeds: int) -> list[Mutant]:
+def _does_not_end(_signal: int, _frame: object) -> None:
+    raise RuntimeError("a seed does not end")
+
+
+def _forked(work: Callable[[], Any]) -> Any:
+    """The result of some work in a process of its own, which has not imported the machines yet."""
+    reads, writes = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            os.close(reads)
+            with os.fdopen(writes, "wb") as pipe:
+                pipe.write(pickle.dumps(work()))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(process, 0)
+    return pickle.loads(said) if said else "it cannot be imported"
+
+
+def _reached(seeds: int) -> dict[tuple[str, str], list[int]]:
+    """The seeds that reach each generated mutant."""
+
+    def work() -> dict[tuple[str, str], list[int]]:
+        sys.meta_path.insert(0, _Finder(None))
+        return play_watched(range(seeds))
+
+    reached: dict[tuple[str, str], list[int]] = _forked(work)
+    return reached
+
+
+def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int) -> list[Mutant]:
     """Plays mutants, prints what finds each, and returns those that no seed finds."""
-    survivors = []
+    survivors, unseen = [], 0
+    reached = _reached(seeds) if any(MUTANTS[number].key for number in numbers) else {}
     for number in numbers:
-        command = [sys.executable, "-m", "simulator.mutants", "--play", str(number), "--seeds", str(seeds)]
-        begun = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False)
-        if done.returncode not in (_FOUND, _SURVIVED):
-            raise RuntimeError(f"mutant {number} cannot be played: {done.stderr[-2000:]}")
-        found = done.returncode == _FOUND
         mutant = MUTANTS[number]
-        said = done.stdout.strip() if found else f"SURVIVED ({mutant.why_not})" if mutant.why_not else "SURVIVED"
-        print(f"{number:3} {mutant.what}: {said} [{time.monotonic() - begun:.0f} s]", flush=True)
-        survivors += [] if found else [mutant]
-    print(f"{len(numbers) - len(survivors)} of {len(numbers)} mutants found by {seeds} seeds")
+        tried = reached.get((mutant.module, mutant.key), [])[:most_plays] if mutant.key else range(seeds)
+        said = _forked(functools.partial(_play_mutant, mutant, tried)) if tried else ""
+        survivors += [] if said else [mutant]
+        unseen += bool(not said and mutant.why_not)
+        survived = f"SURVIVED {len(tried)} seeds" + f" ({mutant.why_not})" * bool(mutant.why_not)
+        print(f"{number:3} {mutant.what}: {said or survived}", flush=True)
+    found = len(numbers) - len(survivors)
+    visible = len(numbers) - unseen
+    print(
+        f"{found} of {len(numbers)} mutants found by {seeds} seeds; {unseen} have no effect to be seen here; "
+        f"{found / max(1, visible):.1%} of the others are found"
+    )
     return survivors
 
 
 def main() -> int:
     """1 if a mutant survives that is not known to be equivalent."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=300, help="most seeds for each mutant")
-    parser.add_argument("--only", help="numbers of mutants, separated by commas")
-    parser.add_argument("--play", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", type=int, default=300, help="how many seeds there are to find them")
+    parser.add_argument("--plays", type=int, default=40, help="most seeds that a generated mutant is played with")
+    parser.add_argument("--only", help="numbers of mutants, separated by commas; ranges as 3-17")
     options = parser.parse_args()
-    if options.play is not None:
-        return _play_mutant(options.play, options.seeds)
-    numbers = [int(each) for each in options.only.split(",")] if options.only else range(len(MUTANTS))
-    return 1 if any(not mutant.why_not for mutant in run_mutants(list(numbers), options.seeds)) else 0
+    survivors = run_mutants(_numbers(options.only), options.seeds, options.plays)
+    return 1 if any(not mutant.why_not for mutant in survivors) else 0
+
+
+def _numbers(only: str | None) -> list[int]:
+    if only is None:
+        return list(range(len(MUTANTS)))
+    numbers: list[int] = []
+    for part in only.split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 if __name__ == "__main__":

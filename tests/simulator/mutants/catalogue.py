@@ -1,6 +1,12 @@
 """The mutants: a guard of a machine each, with a condition dropped, a bound off by one, or a reset left out."""
 
+import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.mutants.generated import changed, places
+from simulator.mutants.unseen import reason_unseen
 
 _SERVER, _CLIENT = "cospan.server.machine", "cospan.client.session.machine"
 
@@ -15,6 +21,7 @@ class Mutant:
         new: what stands there instead.
         what: what is wrong then, in words.
         why_not: why simulated runs cannot find it; empty where they must.
+        key: of a generated one, in place of `old` and `new`.
     """
 
     module: str
@@ -22,6 +29,33 @@ class Mutant:
     new: str
     what: str
     why_not: str = ""
+    key: str = ""
+
+    def applied(self, source: str) -> str:
+        """The source of the module with the mutant.
+
+        Raises:
+            ValueError: what it replaces is not there exactly once; the list has to follow the code.
+        """
+        if self.key:
+            return changed(source, self.key)
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.module} has {source.count(self.old)} times {self.old!r}, and not once")
+        return source.replace(self.old, self.new)
+
+    @property
+    def path(self) -> Path:
+        """The file of the module. No package above it is imported: it would run without the mutant."""
+        return _path(self.module)
+
+
+def _path(module: str) -> Path:
+    package, *inner = module.split(".")
+    roots = importlib.util.find_spec(package)
+    assert roots is not None
+    assert roots.submodule_search_locations is not None
+    files = [Path(root, *inner).with_suffix(".py") for root in roots.submodule_search_locations]
+    return next(file for file in files if file.exists())
 
 
 def _server(module: str, old: str, new: str, what: str, why_not: str = "") -> Mutant:
@@ -55,11 +89,16 @@ _CLOSING = (
     ),
     _server(
         "closing",
-        "or not current.contributions or state.at_inflight_limit",
-        "or not current.contributions",
+        "if state.phase is not RunPhase.COLLECTING or state.at_inflight_limit:",
+        "if state.phase is not RunPhase.COLLECTING:",
         "runs further ahead than the limit",
     ),
-    _server("closing", "or not current.contributions or", "or", "closes rounds without a gradient"),
+    _server(
+        "closing",
+        "    if not current.contributions:\n        return state, ()\n",
+        "",
+        "closes rounds without a gradient",
+    ),
     _server(
         "closing",
         "if record.closed_round == state.durability.durable_round:",
@@ -75,8 +114,8 @@ _CLOSING = (
     ),
     _server(
         "closing",
-        "durable_round=state.durability.durable_round)\n    return state, (announcement",
-        "durable_round=state.round + 1)\n    return state, (announcement",
+        "durable_round=state.durability.durable_round)\n    return state, (*announcement",
+        "durable_round=state.round + 1)\n    return state, (*announcement",
         "a round ahead is called durable",
     ),
     _server("closing", "closed + 1 < durability.replay_until and", "", "replays rounds that were not announced"),
@@ -84,8 +123,8 @@ _CLOSING = (
     _server("closing", "if number >= oldest}", "}", "remembers for ever who has counted"),
     _server(
         "closing",
-        "abandoned = current.replaying and not current.awaited and not current.contributions",
-        "abandoned = False",
+        "abandoned = current.replaying and current.epoch is None and not",
+        "abandoned = False and not",
         "waits for ever in a replay that has lost all agents",
     ),
     _server(
@@ -252,7 +291,7 @@ _TIME = (
     ),
     _server(
         "snapshot",
-        "replay_agents=saved.last_contributors",
+        "replay_agents=_replay_agents(saved)",
         "replay_agents=frozenset()",
         "a restart forgets the replay",
     ),
@@ -292,7 +331,7 @@ _SESSION = (
     ),
     _client(
         "rounds",
-        "elif upload.round < state.stamp.round and state.is_open:",
+        "elif upload.round < state.stamp.round and state.is_open and not _has_secure_sums(state):",
         "elif False:",
         "sends no late gradient",
         "late gradients only help",
@@ -341,4 +380,20 @@ _SESSION = (
     ),
 )
 
-MUTANTS = (*_CLOSING, *_COUNTING, *_MEMBERS, *_TIME, *_SESSION)
+GUARDED = (
+    *(f"{_SERVER}.{name}" for name in ("closing", "counting", "dispatch", "membership", "opening", "quorum")),
+    *(f"{_SERVER}.{name}" for name in ("snapshot", "timeouts")),
+    *(f"{_CLIENT}.{name}" for name in ("dispatch", "idle_check", "joining", "reconnecting", "rounds", "state")),
+    "cospan.relay.machine",
+)
+"""The modules of which every guard is a mutant."""
+
+
+def _generated() -> Iterator[Mutant]:
+    for module in GUARDED:
+        for place in places(_path(module).read_text(encoding="utf-8")):
+            what = f"{module.removeprefix('cospan.')}: {place.key}"
+            yield Mutant(module, "", "", what, reason_unseen(what), place.key)
+
+
+MUTANTS = (*_CLOSING, *_COUNTING, *_MEMBERS, *_TIME, *_SESSION, *_generated())

@@ -11,29 +11,16 @@ from cospan.server.machine import events
 from cospan.server.machine.counting import is_batchable
 from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorState
 from cospan.server.runtime.machine_loop import MachineLoop
-from cospan.wire.errors import CospanError, RemoteError
-from cospan.wire.messages import (
-    AgentMessage,
-    AgentPhase,
-    BasisUpdate,
-    Drain,
-    Finish,
-    GradientUpload,
-    Heartbeat,
-    Join,
-    Leave,
-    Receipt,
-    Stamp,
-    Welcome,
-)
+from cospan.wire.messages import GradientUpload, Stamp
 from simulator import toy
+from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS
 from simulator.parties.disk import SimulatedDisk, SimulatedWriteQueue
-from simulator.parties.network import Connection
+from simulator.parties.listener import Listener
 from simulator.parties.processes import Process, Timeline
 from simulator.plan import Settings
 from simulator.witness import Witness
 
-START_SECONDS, FIRST_GRADIENT_SECONDS = 60.0, 30.0
+START_SECONDS = 60.0
 _GATHERING_SECONDS, _LONGEST_SLEEP, _SHORTEST_SLEEP = 0.01, 1.0, 0.01
 _STALLED_SECONDS = 1.0
 
@@ -53,8 +40,9 @@ class CoordinatorProcess(Process):
     ) -> None:
         super().__init__(timeline, rng)
         self.disk, self._witness, self._settings, self._on_end = disk, witness, settings, on_end
-        self.connections: dict[int, Connection] = {}
-        self._streams = 0
+        self.listener = Listener(
+            self, witness, handle=self.handle, take=self._take, sessions=lambda: self.state.members.sessions
+        )
         self._gathered: dict[str, GradientUpload] = {}
         saved = disk.store.saved()
         config = CoordinatorConfig(
@@ -123,9 +111,11 @@ class CoordinatorProcess(Process):
         deadline = machine.next_deadline(self.state)
         if self.state.phase in OVER:
             return
-        if deadline is not None and self.clock() >= deadline and self.clock() - self._wakes_at < _STALLED_SECONDS:
-            self.handle(events.Tick())
-            deadline = machine.next_deadline(self.state)
+        if self.clock() - self._wakes_at < _STALLED_SECONDS:
+            if deadline is not None and self.clock() >= deadline:
+                self.handle(events.Tick())
+                deadline = machine.next_deadline(self.state)
+            self._witness.kept_time(self.state, self.clock())
         self._sleep(deadline)
 
     def _sleep(self, deadline: float | None) -> None:
@@ -133,51 +123,6 @@ class CoordinatorProcess(Process):
         sleep = min(max(until, _SHORTEST_SLEEP), _LONGEST_SLEEP)
         self._wakes_at = self.clock() + sleep
         self.later(sleep, self._keep_time)
-
-    # Streams -------------------------------------------------------------------------------------------------
-
-    def next_stream(self) -> int:
-        """The number of a new stream."""
-        self._streams += 1
-        return self._streams
-
-    def received(self, connection: Connection, message: AgentMessage) -> None:
-        """What `cospan.server.rpc.service` does with a message of a stream."""
-        try:
-            self._receive(connection, message)
-        except RemoteError as refusal:
-            self._witness.refused(refusal, lied=connection.lied)
-            self._end_stream(connection, refusal)
-
-    def _receive(self, connection: Connection, message: AgentMessage) -> None:
-        match message:
-            case Join():
-                self.connections[connection.number] = connection
-                self.handle(events.JoinRequested(message, connection.number, f"token-{self.rng.getrandbits(64):x}"))
-            case GradientUpload():
-                self._take(connection.token, message)
-            case Heartbeat(saved_rounds=saved):
-                self.handle(events.HeartbeatArrived(connection.token, min(saved, self.state.round + 1)))
-            case Leave(cause=cause, returning=returning):
-                self.handle(events.LeaveArrived(connection.token, cause, returning))
-                self._end_stream(connection, None)
-
-    def broke(self, connection: Connection, error: CospanError) -> None:
-        """A stream is over."""
-        self.connections.pop(connection.number, None)
-        if connection.token:
-            self._closed(connection)
-
-    def _end_stream(self, connection: Connection, error: CospanError | None) -> None:
-        connection.close(1, error)
-        if self.connections.pop(connection.number, None) is not None and connection.token:
-            self._closed(connection)
-
-    def _closed(self, connection: Connection) -> None:
-        self.handle(events.StreamClosed(connection.token, connection.number))
-        for session in self.state.members.sessions.values():
-            lost = session.phase is AgentPhase.LOST
-            assert not (lost and session.stream in self.connections), "a session is lost, and its stream is open"
 
     # Commands ------------------------------------------------------------------------------------------------
 
@@ -192,46 +137,20 @@ class CoordinatorProcess(Process):
             case events.StoreRound() | events.StoreMember() | events.DropMember() | events.StoreSpecification():
                 self.queue.add(command)
             case events.Send(token=token, message=message):
-                self._send(token, message)
+                self.listener.send(token, message)
             case events.Broadcast(message=message):
-                self._broadcast(message)
+                self.listener.broadcast(self.state.members.sessions.values(), message)
             case events.CloseStream(stream=number, error=error):
-                if number in self.connections:
-                    self.later(0.0, lambda: self._close_stream(number, error))
+                self.listener.close_stream(number, error)
             case events.EndRun() | events.Suspend():
                 self.later(0.0, lambda: self.queue.flush(self._stop))
         return None
-
-    def _send(self, token: str, message: Welcome | Receipt) -> None:
-        session = self.state.members.sessions.get(token)
-        connection = self.connections.get(session.stream) if session else None
-        if connection is not None:
-            connection.token = token
-            connection.send(1, message)
-
-    def _broadcast(self, message: BasisUpdate | Finish | Drain) -> None:
-        for session in self.state.members.sessions.values():
-            connection = self.connections.get(session.stream)
-            if connection is not None:
-                connection.send(1, message)
-                if not isinstance(message, BasisUpdate):
-                    connection.close(1)
-
-    def _close_stream(self, number: int, error: RemoteError | None) -> None:
-        if number in self.connections:
-            self._end_stream(self.connections[number], error)
 
     def _stop(self) -> None:
         self.alive = False
         self.ended()
 
     def ended(self) -> None:
-        """Its connections are reset, unless its whole machine is gone."""
-        for connection in list(self.connections.values()):
-            if self.host_lost:
-                connection.lose()
-            elif self.state.phase not in OVER:
-                connection.reset()
-            else:
-                connection.close(1)
+        """Its connections end with it."""
+        self.listener.ended(in_order=self.state.phase in OVER)
         self._on_end(self)

@@ -190,6 +190,19 @@ def test_a_gradient_of_a_round_that_was_taken_back_is_no_fault_of_its_agent() ->
     assert relay.state.fleet.open_round.contributions == {}
 
 
+def test_rounds_that_were_taken_back_while_it_had_no_agents_have_not_counted() -> None:
+    relay = closing()
+    relay.opened(1)
+    for name in "ab":
+        relay.step(events.LeaveArrived(relay.tokens[name], "for a test", returning=True))
+    assert relay.state.fleet.phase is m.RunPhase.WAITING
+    assert relay.state.fleet.history.rounds_counted == {"a": 1, "b": 1}
+    relay.join("a")
+    relay.wait(3.0)
+    relay.welcomed(0)
+    assert (relay.state.fleet.round, relay.state.fleet.history.rounds_counted) == (0, {})
+
+
 def test_a_head_covariance_is_passed_on_with_its_basis() -> None:
     relay, covariance = collecting(), np.diag([2.0, 0.5])
     relay.step(RoundOpened(relay.stamp(1), 1, relay.basis, covariance))

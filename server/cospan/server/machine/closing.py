@@ -26,11 +26,13 @@ from cospan.wire.messages import Drain, Finish, FinishCause, MaskedVector, RunPh
 def quorum_deadline(state: CoordinatorState) -> float | None:
     """When a round that has its quorum closes without the awaited agents; None if it does not."""
     current = state.open_round
-    if current.quorum_seconds is None or current.replaying or not current.awaited or state.at_inflight_limit:
+    full = state.specification.participation is Participation.ALL
+    if full or current.replaying or not current.awaited or state.at_inflight_limit:
         return None
+    # Not `quorum_seconds`: also a departure may make a quorum of the agents that have been counted.
     agents = len(current.awaited) + len(current.counted)
     if len(current.counted) < required_gradients(state.specification, agents):
-        return None  # more agents have joined since
+        return None
     return state.phase_since + deadline_seconds(state.specification, state.history.quorum_pace)
 
 

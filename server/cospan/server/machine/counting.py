@@ -5,6 +5,7 @@ from cospan.core.run_fields import Participation
 from cospan.server.machine.closing import close_if_complete
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 from cospan.server.machine.events import DeclineArrived, GradientArrived, GradientsArrived, Send
+from cospan.server.machine.opening import start
 from cospan.server.machine.quorum import required_gradients
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState, History, Outcome
@@ -21,6 +22,10 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
     session, upload = state.session(event.token), event.upload
     agents = _summed_agents(session, upload)
     _check_gradient(state, session, upload, agents)
+    if upload.round == state.round and _cannot_repeat(state, agents):
+        state, opened = start(state.evolve(durability=state.durability.evolve(replay_agents=frozenset())), now)
+        state, more = on_gradient(state, event, now)
+        return state, opened + more
     session = session.heard(now)
     # No agent of an awaited block has counted, and all of them take part: single agents need no look-up.
     fresh = upload.round == state.round and state.open_round.awaited.has(agents)
@@ -197,6 +202,16 @@ def _check_gradient(state: CoordinatorState, session: Session, upload: GradientU
             f"a gradient of round {upload.round} came while round {state.round} is "
             f"{'not open yet' if state.phase is RunPhase.WAITING else 'open'}; wait for its basis"
         )
+
+
+def _cannot_repeat(state: CoordinatorState, agents: Block) -> bool:
+    """Whether a process has summed over agents of a replay and others, as a relay with a new agent does.
+
+    It has no other sum of this round, so the replay could not end. The round opens again, for every agent.
+    """
+    current = state.open_round
+    mixed = current.replaying and not state.durability.replay_agents.issuperset(agents)
+    return mixed and not current.awaited.isdisjoint(agents)
 
 
 def _disposition(state: CoordinatorState, round_number: int, agents: Block) -> Disposition | None:

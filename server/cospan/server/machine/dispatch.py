@@ -156,6 +156,7 @@ TRANSITIONS: tuple[Transition, ...] = (
             "of the open round": "counted; CLOSING once none is awaited, unless the in-flight limit is reached",
             "at most `max_staleness` rounds old": "counted until a newer one of the same agents replaces it",
             "counted before, or too old": "a receipt: duplicate or late",
+            "in a replay, over some of its agents and others": "the round opens again for all, and counts it",
         },
     ),
     Transition(

@@ -66,6 +66,29 @@ def test_a_restarted_run_waits_for_those_who_took_part_and_goes_on_with_them_alo
     assert run.gradient(tokens["b"]) == ["ComputeBasis"]
 
 
+def test_a_process_that_has_summed_over_others_too_ends_the_replay() -> None:
+    """As a relay that an agent has joined since the last stored round: it has no sum of the others alone."""
+    run, _, tokens = restarted()
+    run.step(run.resuming(tokens["a"]))
+    relay = run.join("b", "c")
+    assert run.state.open_round.replaying
+    assert run.state.open_round.awaited == {"a", "b"}
+    run.gradient(tokens["a"])
+    assert run.gradient(relay) == ["Broadcast BasisUpdate", "run-resumed"]
+    assert not run.state.open_round.replaying
+    assert (set(run.state.open_round.counted), set(run.state.open_round.awaited)) == ({"b", "c"}, {"a"})
+    assert run.gradient(tokens["a"]) == ["ComputeBasis"]
+
+
+def test_a_process_that_still_has_the_sum_of_a_replay_repeats_it() -> None:
+    run, _, tokens = restarted()
+    run.step(run.resuming(tokens["a"]))
+    relay = run.join("b", "c")
+    run.gradient(tokens["a"])
+    assert run.gradient(relay, 1, "b") == ["ComputeBasis"]
+    assert run.state.open_round.replaying
+
+
 def test_who_is_new_takes_part_in_the_round_after() -> None:
     run, disk, tokens = restarted()
     run.step(run.joining("c"))

@@ -1,8 +1,8 @@
 """Rounds with a quorum: how many gradients a round needs, and how long it waits for the others."""
 
 import pytest
-from coordinator_runs import CLOSING, COLLECTING, quorum_of_three
-from runs import ROUND, SESSION_TIMEOUT, specification
+from coordinator_runs import CLOSING, COLLECTING, QUORUM, quorum_of_three
+from runs import ROUND, SESSION_TIMEOUT, CoordinatorDriver, specification
 
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events
@@ -123,3 +123,23 @@ def test_who_joins_may_take_the_quorum_from_a_round() -> None:
     run.join("d")
     run.join("e")
     assert run.wait(2.0) == [], "two of five are no quorum of a half"
+
+
+def test_who_departs_may_make_a_quorum_of_those_that_have_counted() -> None:
+    run = CoordinatorDriver(**{"agents": 5, "rounds": 9} | QUORUM)
+    a, b, _c, d, _e = (run.join(name) for name in "abcde")
+    run.gradient(a)
+    run.gradient(b)
+    assert run.wait(1.0) == [], "two of five are no quorum of a half"
+    run.step(events.LeaveArrived(d, "for a test"))
+    assert run.wait(0.875) == []
+    assert run.wait(0.125) == ["ComputeBasis", "agent-absent"], "two of four are, and the deadline is over"
+
+
+def test_a_round_closes_at_once_where_a_departure_makes_a_quorum_after_the_deadline() -> None:
+    run = CoordinatorDriver(**{"agents": 5, "rounds": 9} | QUORUM)
+    a, b, _c, d, _e = (run.join(name) for name in "abcde")
+    run.gradient(a)
+    run.gradient(b)
+    assert run.wait(3.0) == []
+    assert run.step(events.LeaveArrived(d, "for a test"))[-2:] == ["ComputeBasis", "agent-absent"]

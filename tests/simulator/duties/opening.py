@@ -1,0 +1,122 @@
+"""When a coordinator opens rounds, and for whom: after a restart it repeats what may have been announced before."""
+
+import math
+from collections.abc import Sequence
+
+from runs import RETURN
+
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
+from cospan.server.machine import events
+from cospan.server.machine.state import CoordinatorState
+from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
+
+_ROUNDING_SECONDS = 1e-6
+
+
+class Opening:
+    """What one coordinator process knows at its start, and is told while it waits."""
+
+    def __init__(self, stored: frozenset[str], now: float) -> None:
+        """`stored` are the contributors of the last stored round; none in a new run."""
+        self._stored, self._started = stored, now
+        self._newest_told = 0
+        self._replays_until = 0
+        self.has_opened = False
+
+    def stepped(
+        self,
+        before: CoordinatorState,
+        event: events.Event,
+        state: CoordinatorState,
+        commands: Sequence[events.Command],
+        now: float,
+    ) -> bool:
+        """Holds a step against what has to be repeated; whether rounds may come to another result from now on."""
+        if isinstance(event, events.JoinRequested) and before.phase is RunPhase.WAITING:
+            self._hear(state, event)
+        opens = any(
+            isinstance(each, events.Broadcast) and isinstance(each.message, BasisUpdate) for each in commands
+        )
+        if opens and not self.has_opened:
+            self.has_opened = True
+            self._check_first(state, now)
+            return bool(self._stored) and now - self._started >= RETURN - _ROUNDING_SECONDS
+        if opens and state.round == before.round + 1:
+            counted_all = set(before.open_round.counted) == self._stored
+            again = before.open_round.replaying and state.round < self._replays_until and counted_all
+            self._check_round(state, replays=again)
+        elif opens and isinstance(event, events.GradientArrived):
+            agents = event.upload.agent_ids or before.members.sessions[event.token].agent_ids
+            mixed = not self._stored.isdisjoint(agents) and not self._stored.issuperset(agents)
+            assert before.open_round.replaying, "a round opens again that was no replay"
+            assert mixed, "a replay is given up that its agents can end"
+            assert event.upload.round == before.round, "a replay is given up for a gradient of another round"
+            assert not state.open_round.replaying, "a replay is given up, and begins again"
+            return True
+        elif opens:
+            # A process that joins again with others beside its own cannot take part in a replay.
+            hosts, hosted = state.members.hosts, before.members.hosts
+            stay = [agent for agent in before.open_round.awaited if hosts.get(agent) == hosted[agent]]
+            lost = not before.open_round.counted and not stay
+            assert before.open_round.replaying, "a round opens again that was no replay"
+            assert lost, "a replay is abandoned that has agents"
+            assert state.members.hosts, "a replay is abandoned, and no agent is there"
+            self._check_round(state, replays=self._is_complete(state))
+        waiting = state.phase is RunPhase.WAITING
+        assert not (waiting and self._is_ready(state)), "all who are needed are there, and no round opens"
+        return False
+
+    def _is_ready(self, state: CoordinatorState) -> bool:
+        """Whether a round opens without more waiting."""
+        spec, connected = state.specification, connected_agents(state)
+        if not self._stored:
+            return len(connected) >= spec.agents
+        return len(self._stored & connected) >= required_gradients(spec, len(self._stored))
+
+    def _hear(self, state: CoordinatorState, event: events.JoinRequested) -> None:
+        """An agent that returns says which round it knows; one that has lost its session may know any."""
+        if self._stored.isdisjoint(event.join.agent_ids):
+            return
+        most = state.round + state.config.max_inflight_rounds
+        told = event.join.resumption.last_round if event.join.resumption else most
+        self._newest_told = max(self._newest_told, min(told, most))
+
+    def _check_first(self, state: CoordinatorState, now: float) -> None:
+        connected = connected_agents(state)
+        if not self._stored:
+            assert self._is_ready(state), "a run starts without its agents"
+            self._check_round(state, replays=False)
+            return
+        waited = now - self._started >= RETURN - _ROUNDING_SECONDS
+        assert self._is_ready(state) or (waited and connected), (
+            "a run resumes without the contributors of its last round"
+        )
+        self._replays_until = max(self._newest_told, state.round + 1)
+        self._check_round(state, replays=self._is_complete(state))
+
+    def _is_complete(self, state: CoordinatorState) -> bool:
+        """Whether a round can be repeated: no agent is missing that took part in the last stored one."""
+        full = state.specification.participation is Participation.ALL
+        return full and bool(self._stored) and self._stored <= connected_agents(state)
+
+    def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
+        assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"
+        wanted = self._stored if replays else frozenset(state.members.hosts)
+        assert frozenset(state.open_round.awaited) == wanted, "a round awaits all who take part in it"
+
+
+def connected_agents(state: CoordinatorState) -> frozenset[str]:
+    """The agents whose streams are open."""
+    sessions = state.members.sessions.values()
+    return frozenset(
+        agent for session in sessions if session.phase is AgentPhase.CONNECTED for agent in session.agent_ids
+    )
+
+
+def required_gradients(specification: RunSpecification, agents: int) -> int:
+    """How many of these agents a round needs."""
+    if specification.participation is Participation.ALL:
+        return agents
+    share = specification.quorum
+    return min(agents, math.ceil(share * agents) if share < 1.0 else int(share))
