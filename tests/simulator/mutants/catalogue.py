@@ -55,11 +55,11 @@ _CLOSING = (
     ),
     _server(
         "closing",
-        "or not current.contributions or state.at_inflight_limit",
-        "or not current.contributions",
+        "is not RunPhase.COLLECTING or state.at_inflight_limit:",
+        "is not RunPhase.COLLECTING:",
         "runs further ahead than the limit",
     ),
-    _server("closing", "or not current.contributions or", "or", "closes rounds without a gradient"),
+    _server("closing", "    if not current.contributions:", "    if False:", "closes rounds without a gradient"),
     _server(
         "closing",
         "if record.closed_round == state.durability.durable_round:",
@@ -75,8 +75,8 @@ _CLOSING = (
     ),
     _server(
         "closing",
-        "durable_round=state.durability.durable_round)\n    return state, (announcement",
-        "durable_round=state.round + 1)\n    return state, (announcement",
+        "durable_round=state.durability.durable_round)\n    return state, (*announcement",
+        "durable_round=state.round + 1)\n    return state, (*announcement",
         "a round ahead is called durable",
     ),
     _server("closing", "closed + 1 < durability.replay_until and", "", "replays rounds that were not announced"),
@@ -84,8 +84,8 @@ _CLOSING = (
     _server("closing", "if number >= oldest}", "}", "remembers for ever who has counted"),
     _server(
         "closing",
-        "abandoned = current.replaying and not current.awaited and not current.contributions",
-        "abandoned = False",
+        "abandoned = current.replaying and current.epoch is None and not",
+        "abandoned = False and not",
         "waits for ever in a replay that has lost all agents",
     ),
     _server(
@@ -252,7 +252,7 @@ _TIME = (
     ),
     _server(
         "snapshot",
-        "replay_agents=saved.last_contributors",
+        "replay_agents=_replay_agents(saved)",
         "replay_agents=frozenset()",
         "a restart forgets the replay",
     ),
@@ -292,8 +292,8 @@ _SESSION = (
     ),
     _client(
         "rounds",
-        "elif upload.round < state.stamp.round and state.is_open:",
-        "elif False:",
+        "elif upload.round < state.stamp.round and state.is_open and",
+        "elif False and",
         "sends no late gradient",
         "late gradients only help",
     ),
