@@ -64,6 +64,7 @@ from cospan.client.environment.workload_loader import true_basis
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
+from cospan.server.storage.reader import read_reports
 from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
@@ -308,6 +309,9 @@ async def _networked(
         if resumption is None:
             folder.discard()  # others may have learnt briefly, but the run has not started
         raise fleet.failure
+    with contextlib.suppress(RunFileError):  # after a kill it may be half of one
+        if folder.store.exists():
+            monitor.add_missing(read_reports(folder.store))
     outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
     if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
         outcome = _without_agents(outcome, fleet)

@@ -286,6 +286,11 @@ class RunMonitor:
         self._recent.append(report.seconds)
         self.rows.append(row_of(report, self.subspace_error(report.basis)))
 
+    def add_missing(self, reports: Iterable[RoundReport]) -> None:
+        """Takes in the stored rounds that are not here: a run that ends tells of its last ones no more."""
+        known = self.rows[-1].round if self.rows else -1
+        self.rows.extend(row_of(report) for report in reports if report.closed_round > known)
+
     def add_agent(self, progress: AgentProgress) -> None:
         """Takes the progress of an agent in."""
         self.agents[progress.agent_id] = progress

@@ -73,3 +73,11 @@ def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: 
     assert [row["round"] for row in rows] == ["0", "1"]
     assert float(rows[0]["subspace_error"]) == 0.1 + 0.2
     assert (rows[1]["subspace_error"], rows[1]["value_error"]) == ("", "")
+
+
+def test_rounds_that_nobody_was_told_of_come_from_the_store() -> None:
+    monitor = RunMonitor(agents=1, total=0, true_basis=None)
+    monitor.add_missing([report(0)])
+    monitor.add_round(report(1))
+    monitor.add_missing([report(0), report(1), report(2)])
+    assert [row.round for row in monitor.rows] == [0, 1, 2]
