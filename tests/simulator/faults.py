@@ -331,7 +331,7 @@ def _lie(world: "World", fault: Fault) -> bool:
     )
     others = sorted(world.all_agents - set(agent.agents))
     lies = (
-        replace(honest, round=number + 1 + fault.whom),  # of a round that is not open yet
+        replace(honest, round=number + 20 + fault.whom),  # of a round that is not open when it arrives, either
         replace(honest, agent_ids=(others[fault.whom % len(others)],)),  # of an agent of another process
         replace(honest, contribution=replace(honest.contribution, weight=100.0)),  # counts for many
     )

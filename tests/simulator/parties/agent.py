@@ -4,6 +4,7 @@ import random
 from collections import deque
 from typing import Any
 
+import numpy as np
 from runs import SESSION_TIMEOUT, join
 
 from cospan.client.session import machine as session
@@ -33,6 +34,7 @@ class AgentProcess(SessionProcess):
         self._held_back: GradientUpload | None = None
         self._transmitted = float("-inf")
         self._unknown_tokens: set[str] = set()
+        self._learnt_at: dict[int, np.ndarray] = {}
         super().__init__(around, rng)
 
     def prepare(self, specification: RunSpecification) -> None:
@@ -63,6 +65,7 @@ class AgentProcess(SessionProcess):
         self._learning = True
         mean = self._around.settings.learn_seconds * self.learning_slowness
         number, basis = command.round, command.basis
+        self._learnt_at[number] = basis
         self._around.witness.learns(self, number, basis)
 
         def ready() -> None:
@@ -79,9 +82,17 @@ class AgentProcess(SessionProcess):
 
     def took(self, message: Any) -> None:
         """What it notes of a message."""
+        if isinstance(message, BasisUpdate | Welcome):
+            self._forget_sent(message.stamp.round, message.basis)
         if isinstance(message, Welcome):
             self._transmitted = self.clock()
             self._unknown_tokens.discard(message.session_token)  # its end was lost in a restart
+
+    def _forget_sent(self, number: int, basis: np.ndarray) -> None:
+        """What was learnt at a basis that a coordinator has taken back is not repeated."""
+        same = np.array_equal(self._learnt_at.get(number, basis), basis)
+        kept = [each for each in self.sent if each.round < number or (each.round == number and same)]
+        self.sent = deque(kept, maxlen=4)
 
     def received(self, connection: Connection, message: Any) -> None:
         """A message; where it repeats itself, it does so whenever a round opens."""
