@@ -39,11 +39,11 @@ def command_alone(workload: str, agents: int, rounds: int) -> list[str]:
     return ["run", workload, *fleet, "--in-process", "--quiet", "--json"]
 
 
-def basis_alone(workload: str, agents: int, rounds: int) -> str:
+def basis_alone(workload: str, agents: int, rounds: int, *options: str) -> str:
     """`basis_sha256` of one process on this machine, with the kernels that BLAS takes in a container."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
     with tempfile.TemporaryDirectory() as folder:
-        command = [*command_alone(workload, agents, rounds), "--output", f"{folder}/run"]
+        command = [*command_alone(workload, agents, rounds), *options, "--output", f"{folder}/run"]
         done = subprocess.run(
             [sys.executable, "-m", "cospan.cli.main", *command],
             cwd=Path(__file__).parent,
