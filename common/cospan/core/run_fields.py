@@ -211,7 +211,7 @@ class RunFields:
     min_cohort: int = field(
         default=0,
         metadata=about(
-            "with secure sums, smallest number of processes whose sum is formed; 0 in a run without",
+            "with secure sums, smallest number of processes whose sum is formed",
             range=Range(least=2, most="agents"),
             group=ROUNDS,
             unset="3",

@@ -85,7 +85,8 @@ class RunSpecification(RunFields):
             unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
         if not self.secure_sums:
             unused["min_cohort"] = "say secure_sums"
-        found = range_problems(self, without=tuple(unused)) + [
+        told = ("min_cohort",) if self._lacks_cohort else ()
+        found = range_problems(self, without=(*unused, *told)) + [
             f"{name} is {getattr(self, name)!r}; it must be 0, or {otherwise}"
             for name, otherwise in unused.items()
             if getattr(self, name) != 0
@@ -124,6 +125,11 @@ class RunSpecification(RunFields):
         if not self.secure_sums:
             return []
         found = []
+        if self._lacks_cohort:
+            found.append(
+                f"agents is {self.agents} and min_cohort is {self.min_cohort}; of fewer processes than min_cohort no "
+                "secure sum is formed, so have more agents"
+            )
         if self.participation is not Participation.ALL:
             found.append(
                 "participation is quorum; with secure sums it must be all, for the masks cancel only in the sum of "
@@ -140,6 +146,11 @@ class RunSpecification(RunFields):
                 "of a warm-up are each agent's own and have no sum"
             )
         return found
+
+    @property
+    def _lacks_cohort(self) -> bool:
+        """Whether even a process for each agent would be too few for a secure sum."""
+        return self.secure_sums and self.min_cohort > self.agents
 
     def cohort_problem(self, processes: int) -> str:
         """Why a run with this number of agent processes can form no secure sum; empty where it can."""

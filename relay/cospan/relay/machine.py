@@ -65,7 +65,7 @@ def check_relayable(specification: RunSpecification) -> None:
         )
     if specification.secure_sums:
         raise errors.InvalidValueError(
-            "the run has secure sums, whose masked vectors a relay cannot pass on yet; let the agents of this run "
+            "the run has secure sums, whose masked vectors a relay does not pass on; let the agents of this run "
             "join its coordinator"
         )
 

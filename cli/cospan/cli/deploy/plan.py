@@ -66,7 +66,7 @@ class Plan:
             f"--workload={self.workload}",
             f"--agents={self.agents}",
             f"--rounds={self.rounds}",
-            *(f"--{name.replace('_', '-')}={value}" for name, value in (_WAITING | dict(self.settings)).items()),
+            *(_option(name, value) for name, value in (_WAITING | dict(self.settings)).items()),
             f"--host={host}",
             *(() if self.tls or _is_local(host) else ("--insecure",)),
             f"--runs-folder={runs_folder}",
@@ -173,6 +173,14 @@ def _further(settings: Settings) -> dict[str, str]:
     names = [*fields.settings(RunFields), *fields.settings(Method), "preset", "start_seconds"]
     values = {name: getattr(settings, name) for name in names if name not in _OWN}
     return {name: _text(value) for name, value in values.items() if value is not None}
+
+
+def _option(name: str, value: str) -> str:
+    """As the coordinator takes it; secure sums are a flag without a value."""
+    option = name.replace("_", "-")
+    if name == "secure_sums":
+        return f"--{option}" if value == "true" else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 def _text(value: Any) -> str:

@@ -43,6 +43,12 @@ def test_settings_of_every_kind_become_options() -> None:
     assert plan(groups=4).agent(index="hostname", coordinator="c:1")[3] == "--shard=hostname/4"
 
 
+def test_secure_sums_are_a_flag_which_the_coordinator_takes_without_a_value() -> None:
+    chosen = plan(given={"agents": "20", "secure_sums": "true", "min_cohort": "4"}).coordinator(host="0.0.0.0")
+    assert {"--secure-sums", "--min-cohort=4"} < set(chosen)
+    assert "--no-secure-sums" in plan(given={"agents": "20", "secure_sums": "false"}).coordinator(host="0.0.0.0")
+
+
 @pytest.mark.parametrize(("agents", "groups"), [("1", 1), ("5", 5), ("100", 8), ("1000000", 16)])
 def test_groups_unless_they_are_said(agents: str, groups: int) -> None:
     assert plan(given={"agents": agents}).groups == groups
