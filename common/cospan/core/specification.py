@@ -127,8 +127,8 @@ class RunSpecification(RunFields):
         found = []
         if self._lacks_cohort:
             found.append(
-                f"agents is {self.agents} and min_cohort is {self.min_cohort}; of fewer processes than min_cohort no "
-                "secure sum is formed, so have more agents"
+                f"agents is {self.agents} and min_cohort is {self.min_cohort}; of fewer processes than min_cohort "
+                "no secure sum is formed, so have more agents"
             )
         if self.participation is not Participation.ALL:
             found.append(

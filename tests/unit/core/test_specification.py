@@ -403,7 +403,10 @@ def test_a_run_has_secure_sums() -> None:
     ("changes", "problem"),
     [
         ({"participation": Participation.QUORUM, "quorum": 2.0}, "the masks cancel only in the sum of all members"),
-        ({"agents": 2}, "agents is 2 and min_cohort is 3; of fewer processes than min_cohort no secure sum is formed"),
+        (
+            {"agents": 2},
+            "agents is 2 and min_cohort is 3; of fewer processes than min_cohort no secure sum is formed",
+        ),
         ({"min_cohort": 1}, "min_cohort is 1; it must be 2 to agents = 3"),
         ({"secure_sums": False}, "min_cohort is 3; it must be 0, or say secure_sums"),
     ],

@@ -108,7 +108,8 @@ class Masking:
         if encoded.share < 1.0 and not self._scaled_told:
             self._scaled_told = True
             log.warning(
-                "round %d: numbers of the upload are out of the range of secure sums; it counts with the weight %.3g",
+                "round %d: numbers of the upload are out of the range of secure sums; "
+                "it counts with the weight %.3g",
                 number,
                 encoded.share,
             )
