@@ -17,6 +17,7 @@ SEARCHES: Mapping[str, Settings] = {
     "2 agents, 3 rounds, any fault": Settings(agents=2, faults=1),
     "3 agents, 3 rounds, any fault, slow arithmetic": Settings(faults=1, computes_at_once=False),
     "3 agents, 3 rounds, any fault, 1 round ahead of the disk": Settings(faults=1, inflight_rounds=1),
+    "2 agents, 4 rounds, any 2 faults": Settings(agents=2, rounds=4),
     "3 agents, 3 rounds, any 2 faults": Settings(),
 }
 QUICK_SEARCHES, QUICK_GUARDS = 1, 5

@@ -62,7 +62,8 @@ class Agents:
             for each in local.connections
         )
         session = parties.sessions.codes(local.session)[i]
-        return rename(NAMES[local.agent], i), session, local.generation, rename(local.learnt, i), connections
+        learnt, told = rename(local.learnt, i), rename(local.told, i)
+        return rename(NAMES[local.agent], i), session, local.generation, learnt, told, local.excused, connections
 
     def _queue(self, queue: tuple[int, ...] | None, i: int) -> Any:
         if queue is None:
@@ -90,7 +91,8 @@ class Agents:
         """The agent's part with a new process."""
         generation = local.generation + 1
         begun = self._parties.started(local.agent, generation)
-        return self._connected(replace(local, session=begun.state, generation=generation, learnt=frozenset()))
+        local = replace(local, session=begun.state, generation=generation, learnt=frozenset(), told=())
+        return self._connected(local)
 
     def _connected(self, local: Local) -> Local:
         """The agent's part with a new connection, if its process wants one."""
@@ -146,11 +148,23 @@ class Agents:
         *older, current = local.connections
         if head >= 0:
             kept = (*older, replace(current, down=rest))
+            local = self._told(local, head)
         else:
             kept = (*older, replace(current, down=None)) if current.up is not None else tuple(older)
             if current.up is not None and not ends(current.up):
                 kept = (*older, replace(current, down=None, up=(*current.up, END)))
         return self._reacted(replace(local, connections=kept), ("received", head))
+
+    def _told(self, local: Local, message: int) -> Local:
+        """The agent's part after a message: what its process is told of a round does not change."""
+        basis = self._parties.basis_in(self._parties.messages.values[message])
+        if basis is None:
+            return local
+        known = local.told
+        shared = next((at for at, (one, other) in enumerate(zip(known, basis, strict=False)) if one != other), None)
+        # A basis names the rounds that it is made of, so those that one run leads to begin in the same way.
+        assert shared is None or shared < local.excused, "a process is told of another basis than it has received"
+        return local if shared is None and len(basis) <= len(known) else replace(local, told=basis)
 
     def _reacted(self, local: Local, event: Effect) -> Local:
         reaction = self._parties.session_reacts(local.session, event)
@@ -184,6 +198,8 @@ class Agents:
         return after
 
     def _notice(self, local: Local, effect: Effect) -> Local:
+        if effect[0] == "forget":
+            return replace(local, excused=max(local.excused, effect[1]))
         connections = []
         for each in local.connections:
             after = each

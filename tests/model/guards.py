@@ -90,6 +90,13 @@ GUARDS = (
         "others take part in a round that is repeated",
         Settings(faults=2, cuts=0, agent_stops=0),
     ),
+    Guard(
+        f"{_SERVER}.opening",
+        "state.durability.last_announced_round + 1,",
+        "state.durability.last_announced_round,",
+        "a round that only a late agent was told of is not repeated",
+        Settings(agents=2, rounds=4, faults=2, cuts=0, agent_stops=0),
+    ),
 )
 
 

@@ -20,7 +20,7 @@ from cospan.wire.messages import RunPhase
 from model.agents import Agents, Kind, Move
 from model.parties import Effect, Parties, Settings
 from model.states import END, Center, Connection, Local, ends, with_connection, without_connection
-from model.terms import NAMES, Table, renamed, tokens
+from model.terms import NAMES, Table, tokens
 
 _PASSING = (AgentIdTakenError, DrainingError, SessionUnknownError)
 """Errors by which a coordinator may refuse an honest agent."""
@@ -68,7 +68,7 @@ class Moves:
             center.incarnation,
             parties.disks.codes(center.disk)[i],
             tuple(parties.operations.codes(each)[i] for each in center.waiting),
-            renamed(center.early, self.texts[i]) if i else center.early,
+            center.early,
         )
 
     # An agent and the coordinator --------------------------------------------------------------------------------
@@ -262,13 +262,9 @@ class Moves:
 
     def _committed(self, center: Center, count: int) -> Center:
         """With the first operations that wait on the disk."""
-        disk, early = self.parties.written(center.disk, center.waiting[:count]), center.early
-        for each in filter(self._is_round, center.waiting[:count]):
-            record = self.parties.operations.values[each].record
-            basis = self.parties.basis_code(record.move.basis)
-            told = {other for other in early if len(other) == len(basis)}
-            assert told <= {basis}, "another basis was announced than is stored"
-            early -= told
+        disk = self.parties.written(center.disk, center.waiting[:count])
+        durable = len(self.parties.disks.values[disk].rounds)
+        early = center.early if center.early > durable else 0
         return replace(center, disk=disk, waiting=center.waiting[count:], early=early)
 
     def _do(self, change: _Change, event: Effect) -> type[Any] | None:
@@ -294,9 +290,7 @@ class Moves:
                 assert durable <= len(stored), "a round is called durable that is not stored"
                 if basis is not None and len(basis) > len(stored):
                     assert not self.settings.quorum, "with a quorum, rounds are stored before they are announced"
-                    told = {other for other in center.early if len(other) == len(basis)}
-                    assert told <= {basis}, "an announced basis has changed"
-                    change.center = replace(center, early=center.early | {basis})
+                    change.center = replace(center, early=max(center.early, len(basis)))
                 elif basis is not None and stored and basis:
                     kept = self.parties.basis_code(stored[len(basis) - 1].move.basis)
                     assert kept == basis, "another basis is announced than is stored"
@@ -304,7 +298,10 @@ class Moves:
             case ("close", agent, stream, end):
                 change.others.append((agent, ("close", stream, end)))
             case ("forget",):
-                change.center = replace(center, early=frozenset())
+                change.center = replace(center, early=0)
+                if center.early:
+                    forgotten = ("forget", center.early)
+                    change.others += [(agent, forgotten) for agent in range(self.settings.agents)]
             case ("ahead", basis, connected):
                 self._check_ahead(basis, len(stored), connected)
             case ("end",):

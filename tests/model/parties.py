@@ -168,6 +168,10 @@ class Parties:
         assert kind == "basis"
         return rounds
 
+    def basis_in(self, message: Any) -> Any:
+        """The rounds of the basis that a message announces; None if it announces none."""
+        return self.basis_code(message.basis) if isinstance(message, BasisUpdate | Welcome | Finish) else None
+
     # The disk ------------------------------------------------------------------------------------------------
 
     def new_disk(self) -> int:
@@ -324,7 +328,7 @@ class Parties:
 
     def _sent(self, stream: int, token: str, message: Any) -> Effect:
         stamp = message.stamp
-        basis = self.basis_code(message.basis) if isinstance(message, BasisUpdate | Welcome) else None
+        basis = self.basis_in(message)
         assert basis is None or len(basis) == stamp.round, "an announced basis is that of its round"
         number = self.messages.number(message)
         return ("send", stream // STREAMS_PER_AGENT, stream, token, number, stamp.durable_round, basis)

@@ -34,6 +34,8 @@ class Local:
         session: number of its process' state.
         generation: number of its processes so far.
         learnt: rounds that this process has begun to learn, with the basis of each.
+        told: what the newest basis that this process has received is made of.
+        excused: bases of this round and earlier may be replaced by others.
         connections: oldest first; at most the last one is open at the agent's end.
     """
 
@@ -41,6 +43,8 @@ class Local:
     session: int = -1
     generation: int = 0
     learnt: frozenset[Any] = frozenset()
+    told: tuple[Any, ...] = ()
+    excused: int = 0
     connections: tuple[Connection, ...] = ()
 
     @property
@@ -59,14 +63,14 @@ class Center:
         incarnation: number of coordinators so far.
         disk: number of what is stored.
         waiting: numbers of the operations that are not on the disk yet.
-        early: rounds that were announced and are not stored, each with its basis.
+        early: the newest round that was announced; 0 if it is stored.
     """
 
     coordinator: int
     incarnation: int
     disk: int
     waiting: tuple[int, ...] = ()
-    early: frozenset[Any] = frozenset()
+    early: int = 0
 
 
 def ends(queue: tuple[int, ...] | None) -> bool:

@@ -92,7 +92,9 @@ class Opening:
         assert self._is_ready(state) or (waited and connected), (
             "a run resumes without the contributors of its last round"
         )
-        self._replays_until = max(self._newest_told, state.round + 1)
+        # Others may have been told of one round more, for which all contributors had sent their gradients.
+        most = state.round + state.config.max_inflight_rounds
+        self._replays_until = max(min(self._newest_told + 1, most), state.round + 1)
         self._check_round(state, replays=self._is_complete(state))
 
     def _is_complete(self, state: CoordinatorState) -> bool:

@@ -262,7 +262,7 @@ _TIME = (
     _server("opening", "agents <= connected_agents(state)", "True", "replays without all contributors"),
     _server(
         "opening",
-        "min(state.durability.last_announced_round, state.round + state.config.max_inflight_rounds)",
+        "min(state.durability.last_announced_round + 1, state.round + state.config.max_inflight_rounds)",
         "state.round",
         "replays one round only",
     ),

@@ -378,7 +378,7 @@ class SessionResumption(_message.Message):
     """The run that issued it."""
     last_round: _builtins.int
     """The newest round whose basis the agent has received. After a restart of the coordinator, only the agents that
-    contributed before contribute to rounds below the newest of these.
+    contributed before contribute to the newest of these and to rounds below it.
     """
     def __init__(
         self,

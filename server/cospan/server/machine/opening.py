@@ -3,7 +3,7 @@
 A round is stored before it is announced, or while the next one is in progress if a restart would give the same
 bits: with full participation, and the contributors of the round before, who are stored and connected. Up to
 `cospan.wire.limits.rounds_ahead` rounds run ahead of the disk that way. After a restart only those contributors
-take part in the rounds that a returning agent knows of: these rounds are *replayed*. With a quorum every round is
+take part in the rounds that may have been announced: these rounds are *replayed*. With a quorum every round is
 stored before it is announced.
 """
 
@@ -29,7 +29,9 @@ def start(state: CoordinatorState, now: float) -> Outcome:
     state = begin_round(state, now)
     if replays:
         # Every contributor is back and sends the same gradient again: the round comes to the same bits.
-        newest = min(state.durability.last_announced_round, state.round + state.config.max_inflight_rounds)
+        # All of them contributed to the round before the newest that was announced, so each knows that one. The
+        # newest may be known to a late process alone: its session is not stored, so it cannot say what it knows.
+        newest = min(state.durability.last_announced_round + 1, state.round + state.config.max_inflight_rounds)
         durability = state.durability.evolve(replay_until=max(newest, state.round + 1))
         state = restrict_to_replay(state.evolve(durability=durability))
     else:

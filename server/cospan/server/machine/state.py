@@ -151,7 +151,7 @@ class Durability(Part):
     replay_agents: frozenset[str] = frozenset()
     """After a restart, the contributors of the last stored round; empty once no round has to be repeated."""
     last_announced_round: int = 0
-    """After a restart, the newest round that a returning agent knows of."""
+    """After a restart, the newest round that a returning contributor knows of; others may know the next one."""
     replay_until: int = 0
     """Rounds below this one may have been announced before the restart; `replay_agents` repeat them."""
 

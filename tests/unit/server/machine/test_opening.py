@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from coordinator_runs import CLOSING, COLLECTING, QUORUM, WAITING, close, waiting
-from runs import RETURN, SESSION_TIMEOUT, START, CoordinatorDriver, Disk
+from runs import RETURN, SESSION_TIMEOUT, START, CoordinatorDriver, Disk, moved
 
 from cospan.server.machine import events
 from cospan.wire.messages import AgentPhase, Disposition, FinishCause, Resumption
@@ -101,7 +101,7 @@ def test_who_is_new_takes_part_in_the_round_after() -> None:
     assert run.state.open_round.awaited == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize(("told", "frozen_until"), [(1, 2), (2, 2), (3, 3), (10**9, 3), (None, 3)], ids=str)
+@pytest.mark.parametrize(("told", "frozen_until"), [(0, 2), (1, 2), (2, 3), (3, 3), (10**9, 3), (None, 3)], ids=str)
 def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
     told: int | None, frozen_until: int
 ) -> None:
@@ -121,6 +121,26 @@ def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
         if run.state.open_round.awaited:
             run.gradient(run.state.members.hosts["c"])
         close(run, disk)
+
+
+def test_a_round_that_only_a_late_agent_was_told_of_comes_to_the_same_result() -> None:
+    """Its session is not stored, so it joins as a new one, and cannot say what it was told."""
+    run, disk, tokens = restarted(names="a", max_inflight_rounds=2)
+    saved = disk.saved()
+    run.step(run.resuming(tokens["a"], resumption=None))
+    for number in (1, 2):  # of these the disk has nothing
+        run.gradient(tokens["a"])
+        assert run.step(moved(run.state, number)) == ["Broadcast BasisUpdate", "StoreRound"]
+    run.join("c")
+    assert run.welcome().stamp.round == 3
+    run.restart(saved)
+    run.step(run.joining("c", resumption=None))
+    run.step(run.resuming(tokens["a"], resumption=Resumption(tokens["a"], "run-1", 2)))  # and its stream broke
+    for number in (1, 2):
+        assert (run.state.round, run.state.open_round.awaited) == (number, {"a"})
+        run.gradient(tokens["a"])
+        close(run, disk)
+    assert (run.state.round, run.state.open_round.awaited) == (3, {"a", "c"})
 
 
 def test_a_round_to_repeat_opens_for_all_when_nobody_is_left_who_knows_it() -> None:
