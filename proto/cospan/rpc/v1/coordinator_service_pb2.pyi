@@ -246,7 +246,7 @@ class Join(_message.Message):
 
     @_builtins.property
     def sum_members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SumMember]:
-        """With secure sums: the process as a member of sums, or the processes below a relay; 1 to 65,536. Empty without."""
+        """With secure sums: the process as a member of sums, or the processes below a relay; 1 to 65,536. Ignored without."""
 
     @_builtins.property
     def key_proofs(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyProof]:
