@@ -121,9 +121,10 @@ def test_a_browser_is_told_the_whole_and_then_what_changes() -> None:
         agents |= {row[0]: dict(zip(AGENT_COLUMNS, row, strict=True)) for row in frame.get("agents", ())}
         learnt |= {row[0]: dict(zip(LEARNT_COLUMNS, row, strict=True)) for row in frame.get("learnt", ())}
     assert [point[0] for point in points] == list(range(6))
-    newest = dict(zip(COLUMNS, points[-1], strict=True))
+    before, newest = (dict(zip(COLUMNS, point, strict=True)) for point in points[-2:])
     assert (newest["subspace_error"], newest["value_error"], newest["lstd_alone"]) == (0.5, 0.25, 0.375)
-    assert newest["agents"] + newest["aggregation"] == pytest.approx(newest["p50"], rel=1.0)
+    parts = sum(newest[name] or 0.0 for name in ("agents", "network", "aggregation"))
+    assert parts == pytest.approx(newest["elapsed"] - before["elapsed"], abs=1e-3), "the parts of one round"
     assert newest["elapsed"] > 0.0
     assert agents.keys() == {"site-0", "site-1"}
     assert agents["site-0"]["td_error"] > 0.0
