@@ -22,7 +22,7 @@ from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
-from cospan.client.session.run_checks import check_basis, slow_round
+from cospan.client.session.run_checks import check_basis, check_sharing, slow_round
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
@@ -341,29 +341,23 @@ class LearningClient(ABC, Generic[L]):
             RunTooLargeError: a round needs more memory than the process may use.
         """
         self._specification = specification
-        if specification.secure_sums and self.settings.share_td_error:
-            raise InvalidValueError(
-                "share_td_error is set, and the run has secure sums, in which nothing of a single agent is sent; "
-                "leave out --share-td-error"
-            )
+        check_sharing(specification, share_td_error=self.settings.share_td_error)
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
             in_table = self._agents > 1 and keeps_numbers(self.workload, features, specification)
-            problem = memory_problem(specification, self._agents, self.settings.memory_gib, in_table=in_table)
-            if problem is not None:
+            if problem := memory_problem(specification, self._agents, self.settings.memory_gib, in_table=in_table):
                 raise problem
-        return session.Prepared(
-            Join(
-                instance_id=secrets.token_hex(16),
-                agent_ids=names,
-                site_claim_id=self._site_claim_id,
-                feature_dim=features.dim,
-                feature_fingerprint=features.fingerprint,
-                workload=self.workload.name[:MAX_TEXT],
-                client_version=importlib.metadata.version("cospan"),
-                keeps_state=self._policy.state_file is not None,
-            )
+        join = Join(
+            instance_id=secrets.token_hex(16),
+            agent_ids=names,
+            site_claim_id=self._site_claim_id,
+            feature_dim=features.dim,
+            feature_fingerprint=features.fingerprint,
+            workload=self.workload.name[:MAX_TEXT],
+            client_version=importlib.metadata.version("cospan"),
+            keeps_state=self._policy.state_file is not None,
         )
+        return session.Prepared(join)
 
     def _begin(self, welcome: Welcome) -> None:
         """The first welcome: the specification is final, so the learner can be made."""

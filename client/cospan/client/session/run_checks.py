@@ -47,6 +47,19 @@ def below_floor(specification: RunSpecification, min_steps_per_round: int) -> St
     )
 
 
+def check_sharing(specification: RunSpecification, *, share_td_error: bool) -> None:
+    """What a process was told to share.
+
+    Raises:
+        InvalidValueError: the run has secure sums, and TD errors were to be shared.
+    """
+    if specification.secure_sums and share_td_error:
+        raise InvalidValueError(
+            "share_td_error is set, and the run has secure sums, in which nothing of a single agent is sent; "
+            "leave out --share-td-error"
+        )
+
+
 def slow_round(specification: RunSpecification, seconds: float) -> str | None:
     """What to say of a round that took longer than the run waits for one agent; None of a faster one."""
     if seconds <= specification.round_timeout_seconds:
