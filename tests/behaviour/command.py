@@ -83,12 +83,12 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 def wait_for_site(fifo: Path) -> int:
-    """Waits until the site says so; the number of its process."""
+    """Waits until the site says so; the number of its process, of the first where several have said it."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         ready, _, _ = select.select([descriptor], [], [], SECONDS)
         assert ready, "the site never came to its mark"
         os.set_blocking(descriptor, True)
-        return int(os.read(descriptor, 100))
+        return int(os.read(descriptor, 100).split()[0])
     finally:
         os.close(descriptor)

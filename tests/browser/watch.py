@@ -38,13 +38,18 @@ class Watch:
         self.strangers: list[str] = []
         self.page.on("request", lambda asked: self._note(asked.url, own))
         self.lost: list[str] = []
-        self.page.on("requestfailed", lambda asked: self.lost.append(f"{asked.failure}: {asked.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.goto(url)
 
     def _note(self, url: str, own: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "file", "blob") and parts.netloc != own:
             self.strangers.append(url)
+
+    def _failed(self, asked: Any) -> None:
+        """A file of the page; what its script asks may well fail, where the run ends meanwhile."""
+        if asked.resource_type in ("document", "stylesheet", "script", "font", "image"):
+            self.lost.append(f"{asked.failure}: {asked.url}")
 
     def picture(self, name: str) -> None:
         PICTURES.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,7 @@ class Watch:
     def serious(self) -> list[str]:
         """What axe-core finds of serious or critical impact, once the page looks as it shall."""
         self.until("[...document.styleSheets].every(sheet => sheet.cssRules.length > 0)")
-        assert not self.lost, "a page without all of its files looks otherwise"
+        assert self.lost == [], "a page without all of its files looks otherwise"
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run()")
         assert found["passes"], "axe has looked at something"
