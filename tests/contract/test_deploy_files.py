@@ -90,15 +90,20 @@ def test_the_scripts_of_slurm(tls: tuple[str, ...]) -> None:
         (1, "", 1, 20, False),
     ],
 )
+@pytest.mark.parametrize("pause", ["", "sleep 0.1"])
 def test_a_job_is_queued_again_only_at_its_time_limit(
-    code: int, signal: str, ends: int, starts: int, *, requeued: bool
+    code: int, signal: str, ends: int, starts: int, pause: str, *, requeued: bool
 ) -> None:
-    """The function of both scripts, around a command that ends as it is told to."""
+    """The function of both scripts, around a command that ends as it is told to.
+
+    With a pause, the signal comes before the function knows the number of the command's process.
+    """
     script = made("slurm", "queues", "--agents", "2")["agents.sbatch"]
     function = script[script.index("run_again()") : script.index("\n}\n") + 3].replace("sleep 5", "sleep 0.01")
+    function = function.replace('"$@" &\n', f'"$@" &\n{pause}\n')
     Path("command.sh").write_text(
         f"echo started\ntrap 'exit {code}' TERM\n"
-        + (f"kill -{signal} $PPID\nsleep 20 & wait\n" if signal else f"exit {code}\n")
+        + (f"kill -{signal} $PPID\nsleep 20 > /dev/null 2>&1 & wait\n" if signal else f"exit {code}\n")
     )
     program = f"set -u; SLURM_JOB_ID=7; scontrol() {{ echo scontrol $*; }}; {function} run_again bash command.sh"
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=False)
