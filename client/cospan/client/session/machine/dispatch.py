@@ -30,6 +30,7 @@ from cospan.client.session.machine.events import (
     Command,
     Conclude,
     Connected,
+    Counted,
     Described,
     Event,
     Fail,
@@ -57,7 +58,7 @@ from cospan.client.session.machine.reconnecting import (
     on_tick,
 )
 from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
-from cospan.client.session.machine.secure_sums import on_members, with_agreed
+from cospan.client.session.machine.secure_sums import on_members, with_agreed, with_counted
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -119,7 +120,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_message(heard(state, now), message, now)
         case StreamBroke():
             return on_broken(state, event, now)
-        case GradientReady() | Agreed():
+        case GradientReady() | Agreed() | Counted():
             return _on_readiness(state, event, now)
         case LearningFailed(error=error):
             # Not the message: it may show an observation or a reward, and causes are public.
@@ -133,8 +134,10 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_the_wait(state, event, now)
 
 
-def _on_readiness(state: SessionState, event: GradientReady | Agreed, now: float) -> Outcome:
-    """What the open round may need is there: its gradient, or the masks of its epoch."""
+def _on_readiness(state: SessionState, event: GradientReady | Agreed | Counted, now: float) -> Outcome:
+    """What the open round may need is there: its gradient, the masks of its epoch, or the count of its vector."""
+    if isinstance(event, Counted):
+        return take_part(with_counted(state), now)
     if isinstance(event, Agreed):
         return take_part(with_agreed(state, event), now)
     return on_gradient(state, event.upload, now)

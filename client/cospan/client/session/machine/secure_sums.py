@@ -5,11 +5,15 @@ the same masks would show their difference, and so would sums of one round in tw
 member shows that member's vector. So for each round at most one upload is masked, in one epoch; that one may be
 sent again, to the same bytes. Where the coordinator asks for anything else, as after a restart without some
 members, the process declines: the round is void, and the next one opens.
+
+With differential privacy each vector is counted in the process' file before it is sent, so that a process that is
+killed in between has counted one too many, and never one too few. One that was counted and not sent stands for the
+next.
 """
 
 from dataclasses import replace
 
-from cospan.client.session.machine.events import Agree, Agreed, Transmit, TransmitMasked
+from cospan.client.session.machine.events import Agree, Agreed, Count, Transmit, TransmitMasked
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, failed
 from cospan.core.secure_sums.membership import Membership
 from cospan.wire.errors import OutOfTurnError
@@ -33,6 +37,11 @@ def with_agreed(state: SessionState, event: Agreed) -> SessionState:
     return replace(state, agreed=event.epoch_id)
 
 
+def with_counted(state: SessionState) -> SessionState:
+    """The state after a vector was counted."""
+    return replace(state, counting=False, counted=True)
+
+
 def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> Outcome | None:
     """What is sent for the open round; None where it is to be learnt.
 
@@ -52,9 +61,12 @@ def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> O
     if kept is None:
         return None
     assert not kept.epoch_id, "what was masked is of a round below masked_until"
+    if state.specification is not None and state.specification.is_private and not state.counted:
+        return replace(state, counting=True), (() if state.counting else (Count(),))
     masked = replace(kept, epoch_id=state.epoch_id)
     after = tuple(masked if each is kept else each for each in state.kept)
-    return replace(state, last_sent=now, kept=after, masked_until=number + 1), (_masked(masked),)
+    sent = replace(state, last_sent=now, kept=after, masked_until=number + 1, counted=False)
+    return sent, (_masked(masked),)
 
 
 def _masked(kept: KeptGradient) -> TransmitMasked:
