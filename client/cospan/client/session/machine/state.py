@@ -99,6 +99,8 @@ class SessionState:
         masked_until: for rounds below this one no vector is masked any more: one may have been.
         counting: with differential privacy, whether a vector is being counted in the process' file.
         counted: likewise, whether one is counted there that has not been sent.
+        passes_on: whether others learn, as below a relay: with secure sums a round that opens is passed on to them
+            even while the one before has no sum, for that may be void; and sums come masked.
     """
 
     progress_timeout_seconds: float
@@ -136,6 +138,7 @@ class SessionState:
     masked_until: int = 0
     counting: bool = False
     counted: bool = False
+    passes_on: bool = False
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
