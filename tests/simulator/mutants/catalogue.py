@@ -22,7 +22,7 @@ _CLOSING = (
     _server("closing", "sorted(contributions, key=itemgetter(0))", "contributions", "sums in order of arrival"),
     _server(
         "closing",
-        "    if state.specification.participation is not Participation.ALL:\n        return False\n",
+        "    if state.specification.participation is not Participation.ALL or state.specification.is_private:\n        return False\n",
         "",
         "quorum rounds run ahead of the disk",
     ),
