@@ -1,4 +1,4 @@
-"""`cospan run --resume` of a run with secure sums after every process was killed: the bits of one that never was."""
+"""`cospan run --resume` of secure sums after every process was killed: the bits of a run that never was."""
 
 import csv
 import random
