@@ -187,8 +187,8 @@ _SUMS = (
     ),
     _server(
         "counting",
-        "if event.round != state.round or not state.open_round.awaited.has(session.agent_ids):",
-        "if not state.open_round.awaited.has(session.agent_ids):",
+        "if event.round != state.round or state.open_round.awaited.isdisjoint(session.agent_ids):",
+        "if state.open_round.awaited.isdisjoint(session.agent_ids):",
         "a round is void for a process that declines an earlier one",
     ),
     Mutant(
