@@ -37,7 +37,7 @@ class Process:
 
     def __init__(self, world: "World", agents: tuple[str, ...], number: int) -> None:
         self.world, self.agents = world, agents
-        self.masking = Masking(None, lambda round_number: seeded(f"{agents} {number}", round_number))
+        self.masking = Masking(None, noise=lambda round_number: seeded(f"{agents} {number}", round_number))
         self.instance = f"process {number}"
         self.state, commands = session.initial_state(progress_timeout_seconds=1e6, now=world.run.now)
         self.stream: int | None = None

@@ -240,7 +240,7 @@ class SessionDriver:
             from cospan.client.session.masking import Masking, system_noise
 
             noise = self._hooks.noise or system_noise
-            self._masking = self._hooks.vectors or Masking(tls_of(self._transport), noise)
+            self._masking = self._hooks.vectors or Masking(tls_of(self._transport), noise=noise)
         self._hooks.prepare(specification)
 
     def _check_counted(self, specification: RunSpecification) -> None:

@@ -41,15 +41,21 @@ def system_noise(round_number: int) -> WordSource:
 class Masking:
     """The part of a process in secure sums."""
 
-    def __init__(self, tls: TlsSource | None, noise: Callable[[int], WordSource] = system_noise) -> None:
-        """Makes a key pair.
+    def __init__(
+        self,
+        tls: TlsSource | None,
+        key: KeyPair | None = None,
+        noise: Callable[[int], WordSource] = system_noise,
+    ) -> None:
+        """Makes a key pair, unless one is given.
 
         Args:
             tls: the certificate that proves the key, and the authority that others' are verified by; None without
                 TLS, and then no key is verified.
+            key: of tests that need the same keys again; it must have masked nothing.
             noise: gives the source of a round's noise, in a run with differential privacy.
         """
-        self._tls, self._key, self._noise = tls, KeyPair(), noise
+        self._tls, self._key, self._noise = tls, KeyPair() if key is None else key, noise
         self._masker: Masker | None = None
         self._members: tuple[Member, ...] = ()
         """Of the newest epoch."""
