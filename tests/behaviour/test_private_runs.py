@@ -89,6 +89,36 @@ def test_an_agent_without_a_file_is_refused() -> None:
     run(program(), _SECONDS)
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "allowed", "problem"),
+    [
+        (0.0, 10.0, "max_epsilon is 10, and the run has no differential privacy; nothing was sent"),
+        (8.0, 7.9, "max_epsilon is 7.9, and the run promises ε = 8; nothing was sent"),
+    ],
+)
+def test_an_agent_refuses_a_run_that_promises_less_than_it_demands(
+    epsilon: float, allowed: float, problem: str, tmp_path: Path
+) -> None:
+    off = dict.fromkeys((name for name in private().as_dict() if name.startswith("dp_")), 0)
+
+    async def program() -> None:
+        async with Coordinator(private() if epsilon else private(**off)) as coordinator:
+            (agent,) = agents_of(1, coordinator.address, state_file=tmp_path, max_epsilon=allowed)
+            with pytest.raises(InvalidValueError, match=problem):
+                await agent.run_async()
+            assert not coordinator.engine.state.members.hosts
+
+    run(program(), _SECONDS)
+
+
+def test_an_agent_joins_a_run_that_promises_what_it_demands(tmp_path: Path) -> None:
+    async def program() -> None:
+        async with Coordinator(private(rounds=2)) as coordinator:
+            await ends(agents_of(5, coordinator.address, state_file=tmp_path, max_epsilon=8.0))
+
+    run(program(), _SECONDS)
+
+
 def test_a_group_is_refused_on_either_side(tmp_path: Path) -> None:
     async def program() -> None:
         async with Coordinator(private()) as coordinator:

@@ -22,7 +22,7 @@ from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
-from cospan.client.session.run_checks import check_basis, check_counting, check_sharing, slow_round
+from cospan.client.session.run_checks import check_basis, check_privacy, check_sharing, slow_round
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
@@ -75,6 +75,7 @@ class ClientSettings(SessionSettings):
         share_td_error: whether the coordinator is told an agent's root mean square TD error, for observers; not
             allowed with a group.
         memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
+        max_epsilon: a run without differential privacy, or with a larger ε, is refused; None for any run.
     """
 
     with_baseline: bool | None = None
@@ -83,6 +84,7 @@ class ClientSettings(SessionSettings):
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     share_td_error: bool = False
     memory_gib: float = MEMORY_GIB
+    max_epsilon: float | None = None
 
 
 class LearningClient(ABC, Generic[L]):
@@ -346,12 +348,12 @@ class LearningClient(ABC, Generic[L]):
 
         Raises:
             InvalidValueError: the run has secure sums, and TD errors were to be shared; or it has differential
-                privacy, and this process is a group, or has no file to count in.
+                privacy, and this process is a group or has no file; or it promises less than is demanded.
             RunTooLargeError: a round needs more memory than the process may use.
         """
         self._specification = specification
         check_sharing(specification, share_td_error=self.settings.share_td_error)
-        check_counting(specification, keeps_file=self._policy.state_file is not None)
+        check_privacy(specification, self.settings.max_epsilon, keeps_file=self._policy.state_file is not None)
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
             in_table = self._agents > 1 and keeps_numbers(self.workload, features, specification)

@@ -213,6 +213,7 @@ def coordinator(
     s.BASELINE,
     s.SHARE_TD_ERROR,
     s.MIN_STEPS_PER_ROUND,
+    s.MAX_EPSILON,
     s.MEMORY_GIB,
     s.CHECKPOINT_SECONDS,
 )

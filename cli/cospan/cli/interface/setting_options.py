@@ -171,6 +171,13 @@ MIN_STEPS_PER_ROUND = SettingOption(
     "N",
     str(DEFAULT_MIN_STEPS),
 )
+MAX_EPSILON = SettingOption(
+    "max_epsilon",
+    "Refuse a run without differential privacy, and one that promises a larger ε.",
+    RULE,
+    "E",
+    "any run",
+)
 SHARE_TD_ERROR = SettingOption(
     "share_td_error",
     "Send the size of the TD errors to the coordinator, for dashboards. Rewards are never sent.",

@@ -60,12 +60,24 @@ def check_sharing(specification: RunSpecification, *, share_td_error: bool) -> N
         )
 
 
-def check_counting(specification: RunSpecification, *, keeps_file: bool) -> None:
-    """Whether a process can count the vectors that it sends.
+def check_privacy(specification: RunSpecification, max_epsilon: float | None, *, keeps_file: bool) -> None:
+    """Whether the run promises enough, and whether a process can count the vectors that it sends.
+
+    Args:
+        specification: of the run.
+        max_epsilon: the largest ε that the process accepts; None for any, and for runs without a promise.
+        keeps_file: whether it keeps a file.
 
     Raises:
-        InvalidValueError: the run has differential privacy, and the process keeps no file.
+        InvalidValueError: the run promises less; or it has differential privacy, and the process keeps no file.
     """
+    if max_epsilon is not None and not 0.0 < specification.dp_epsilon <= max_epsilon:
+        epsilon = specification.dp_epsilon
+        promise = f"promises ε = {epsilon:g}" if specification.is_private else "has no differential privacy"
+        raise InvalidValueError(
+            f"max_epsilon is {max_epsilon:g}, and the run {promise}; nothing was sent. Join a run with --dp and an "
+            "epsilon of at most that, or allow this one with another --max-epsilon"
+        )
     if specification.is_private and not keeps_file:
         raise InvalidValueError(
             "the run has differential privacy, and this agent keeps no file, in which it would count the vectors "

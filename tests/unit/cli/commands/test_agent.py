@@ -32,6 +32,7 @@ def test_an_agent_without_a_site() -> None:
 
 def settings(coordinator: str) -> AgentSettings:
     return AgentSettings(
+        max_epsilon=None,
         coordinator=coordinator,
         progress_timeout_seconds=600.0,
         baseline=None,
