@@ -23,7 +23,7 @@ from cospan.core.specification import RunSpecification
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.simulation.local_run import LocalRun
-from cospan.wire.errors import BudgetSpentError, CospanError, InvalidValueError
+from cospan.wire.errors import BudgetSpentError, CospanError, InvalidValueError, WeakPrivacyError
 from cospan.wire.files.npz import load_npz, save_npz
 
 _SECONDS = 90.0
@@ -85,6 +85,36 @@ def test_an_agent_without_a_file_is_refused() -> None:
             (agent,) = agents_of(1, coordinator.address)
             with pytest.raises(InvalidValueError, match="this agent keeps no file, in which it would count"):
                 await agent.run_async()
+
+    run(program(), _SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "allowed", "problem"),
+    [
+        (0.0, 10.0, "the run has no differential privacy, and max_epsilon is 10"),
+        (8.0, 7.9, "the run has differential privacy with ε = 8, and max_epsilon is 7.9"),
+    ],
+)
+def test_an_agent_refuses_a_run_that_promises_less_than_it_demands(
+    epsilon: float, allowed: float, problem: str, tmp_path: Path
+) -> None:
+    off = dict.fromkeys((name for name in private().as_dict() if name.startswith("dp_")), 0)
+
+    async def program() -> None:
+        async with Coordinator(private() if epsilon else private(**off)) as coordinator:
+            (agent,) = agents_of(1, coordinator.address, state_file=tmp_path, max_epsilon=allowed)
+            with pytest.raises(WeakPrivacyError, match=problem):
+                await agent.run_async()
+            assert not coordinator.engine.state.members.hosts
+
+    run(program(), _SECONDS)
+
+
+def test_an_agent_joins_a_run_that_promises_what_it_demands(tmp_path: Path) -> None:
+    async def program() -> None:
+        async with Coordinator(private(rounds=2)) as coordinator:
+            await ends(agents_of(5, coordinator.address, state_file=tmp_path, max_epsilon=8.0))
 
     run(program(), _SECONDS)
 

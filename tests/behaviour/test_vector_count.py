@@ -1,6 +1,7 @@
 """The count of vectors in an agent's file: on the disk before a vector is sent, never less than was sent."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +78,32 @@ def test_what_cannot_be_counted_is_refused_and_counts(tmp_path: Path, monkeypatc
 
 
 def test_a_write_that_was_under_way_does_not_undo_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, going, written = tmp_path / "a.npz", threading.Event(), []
+    """One that has begun with the count of before ends while the next vector is being counted."""
+    path, begun, going = tmp_path / "a.npz", threading.Event(), threading.Event()
+    main = threading.current_thread()
+    written: list[int] = []
 
     def save(path: Path, **values: Any) -> None:
-        if not written:
+        if not begun.is_set() and threading.current_thread() is not main:
+            begun.set()
             assert going.wait(15.0)
-        written.append(values[state_file.VECTORS])
         npz.save_npz(path, **values)
+        written.append(values[state_file.VECTORS])
 
     monkeypatch.setattr(state_file, "save_npz", save)
     file = StateFile(path, learner(), ONE_AGENT, run_id="run-1", every_seconds=1e-9)
     file.after_round()
-    threading.Timer(0.0, going.set).start()
+    assert begun.wait(15.0)
+    assert file._writer is not None
+    submit = file._writer.submit
+
+    def submitted(job: Callable[[], Any]) -> None:
+        submit(job)
+        going.set()
+
+    monkeypatch.setattr(file._writer, "submit", submitted)
     file.count((), most=10)
-    assert len(written) == 2
+    assert written == [0, 1]
     assert counted_in(path) == 1
     file.after_last_round()
     file.finish()
