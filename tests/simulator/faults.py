@@ -10,7 +10,7 @@ from cospan.client.session import machine as session
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.server.machine import events
-from cospan.wire.messages import GradientUpload
+from cospan.wire.messages import GradientUpload, MaskedVector
 from simulator import toy
 from simulator.plan import Fault, Kind
 
@@ -22,6 +22,8 @@ _MOST_COMMANDS = 40
 """A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
 _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
+_LONGEST_COPY_SECONDS = 5.0
+"""Longest time that a store is copied before it is restored."""
 _REPEATS = 3
 """Openings of rounds at which an agent sends everything again."""
 _SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
@@ -41,7 +43,7 @@ def heal(world: "World") -> None:
     for process in (*world.agents.values(), world.coordinator, world.relay):
         if process is not None:
             process.commands_left = None
-    world.on_replay = None
+    world.on_replay, world.is_healed = None, True
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
         agent.holds_back, agent.repeats = False, 0
@@ -103,6 +105,20 @@ def _store_lost(world: "World", fault: Fault) -> bool:
     return True
 
 
+def _store_copied(world: "World", fault: Fault) -> bool:
+    """The store is copied now, and a little later the coordinator is killed and started again from the copy."""
+    if not world.plan.settings.min_cohort:
+        return False
+    copy = world.copied_store()
+
+    def restore() -> None:
+        if not world.is_healed:
+            world.restore(*copy)
+
+    world.timeline.after(fault.amount * _LONGEST_COPY_SECONDS, restore)
+    return True
+
+
 def _disk_full(world: "World", fault: Fault) -> bool:
     disk = world.disk
 
@@ -144,6 +160,25 @@ def _agent_replaced(world: "World", fault: Fault) -> bool:
 
 def _agent_added(world: "World", fault: Fault) -> bool:
     return world.add_agent()
+
+
+def _agent_moved(world: "World", fault: Fault) -> bool:
+    """The last agent of a process moves to another; both are killed, and started again.
+
+    In half of the cases the coordinator is killed as well, and comes back to a process that hosts one agent more.
+    """
+    agent = _agent(world, fault)
+    others = [other for other in world.agents.values() if other is not agent]
+    if agent is None or len(agent.agents) == 1 or not others:
+        return False
+    other = others[int(fault.amount * 0.999 * len(others))]
+    world.move(agent, other)
+    if fault.whom % 2 and world.coordinator is not None and world.grow(other):
+        world.coordinator.die()
+    for process in (agent, other):
+        process.host_lost = fault.whom % 3 == 0
+        process.die()
+    return True
 
 
 def _agent_leave(world: "World", fault: Fault) -> bool:
@@ -309,7 +344,7 @@ def _overtake(world: "World", fault: Fault) -> bool:
 def _part(world: "World", fault: Fault) -> bool:
     """What a relay would send that hosts these agents and has not heard of the others; the whole sum follows."""
     agent = _agent(world, fault)
-    if agent is None or agent.connection is None or len(agent.agents) == 1:
+    if agent is None or agent.connection is None or len(agent.agents) == 1 or agent.masks is not None:
         return False
     number, basis = agent.open_round, agent.state.basis
     if number is None or basis is None:
@@ -326,6 +361,8 @@ def _lie(world: "World", fault: Fault) -> bool:
     if agent is None or agent.connection is None or not agent.connection.token or agent.state.stamp is None:
         return False
     number = agent.state.stamp.round
+    if agent.masks is not None:
+        return _lie_masked(world, fault, agent, number)
     honest = GradientUpload(
         number, Contribution(DenseMatrix(np.full((toy.D, toy.R), 0.25)), float(len(agent.agents)))
     )
@@ -340,6 +377,26 @@ def _lie(world: "World", fault: Fault) -> bool:
     return True
 
 
+def _lie_masked(world: "World", fault: Fault, agent: "AgentProcess", number: int) -> bool:
+    """A vector of any words, in the right epoch, in another one, of another round or of too many agents."""
+    words = np.frombuffer(world.fork(f"lie {fault.at}").randbytes(8 * (toy.D * toy.R + 1)), np.uint64)
+    vector = MaskedVector(words, agent.state.epoch_id or bytes(32), float(len(agent.agents)))
+    lies = (
+        GradientUpload(number, vector),
+        GradientUpload(number, replace(vector, epoch_id=bytes(32))),
+        GradientUpload(number + 20 + fault.whom, vector),
+        GradientUpload(number, replace(vector, weight=100.0)),
+    )
+    world.witness.secure_sums.lied(vector)
+    lie = lies[fault.whom % 4]
+    agent.lied = True
+    if agent.connection is not None:
+        agent.connection.lied = True
+        agent.connection.send(0, lie)
+    world.witness.uploads(agent.agents, lie)  # it counts as a member's vector until it is added
+    return True
+
+
 _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.COORDINATOR_KILL: _coordinator_kill,
     Kind.COORDINATOR_POWER: _coordinator_power,
@@ -347,11 +404,13 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.COORDINATOR_STALL: _coordinator_stall,
     Kind.COORDINATOR_CLOCK: _coordinator_clock,
     Kind.STORE_LOST: _store_lost,
+    Kind.STORE_COPIED: _store_copied,
     Kind.DISK_FULL: _disk_full,
     Kind.DISK_SLOW: _disk_slow,
     Kind.AGENT_KILL: _agent_kill,
     Kind.AGENT_REPLACED: _agent_replaced,
     Kind.AGENT_ADDED: _agent_added,
+    Kind.AGENT_MOVED: _agent_moved,
     Kind.AGENT_LEAVE: _agent_leave,
     Kind.AGENT_STALL: _agent_stall,
     Kind.AGENT_CLOCK: _agent_clock,

@@ -35,8 +35,10 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
+    ├── WeakPrivacyError ── the run lacks the privacy that this agent demands
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     ├── MembershipRefusedError  the coordinator named members for a secure sum that cannot be
+    ├── BudgetSpentError ────── the agent has sent all vectors of its privacy budget
     ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  no answer came in time
@@ -145,6 +147,16 @@ class StepsBelowFloorError(CospanError):
     remedy = "Join a run with more steps; or lower the floor, knowing what uploads then show (docs/security.md)."
 
 
+class WeakPrivacyError(CospanError):
+    """The run lacks secure sums or the differential privacy that this agent demands; nothing was sent."""
+
+    reason = "WEAK_PRIVACY"
+    remedy = (
+        "Join a run that has it; or leave out `--require-secure-sums` or `--max-epsilon`, knowing what uploads "
+        "then show (docs/security.md)."
+    )
+
+
 class BasisRefusedError(CospanError):
     """The coordinator sent a basis that is not orthonormal, or turned farther than the method allows."""
 
@@ -162,6 +174,16 @@ class MembershipRefusedError(CospanError):
     remedy = (
         "The message names the member and the reason. All agents need certificates of one authority; ask the "
         "operator of the coordinator. Nothing was sent."
+    )
+
+
+class BudgetSpentError(CospanError):
+    """The agent has sent as many vectors as its privacy budget allows, and sends no more."""
+
+    reason = "BUDGET_SPENT"
+    remedy = (
+        "What was learnt is kept. Begin another run, with a budget of its own; give a run that may be resumed more "
+        "vectors than rounds, as `--dp epsilon=8,delta=1e-5,vectors=12`."
     )
 
 

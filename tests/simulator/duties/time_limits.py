@@ -89,7 +89,11 @@ class TimeLimits:
                 for token, session in state.members.sessions.items():
                     if session.stream == event.stream:
                         self.heard[token] = now
-            case events.GradientArrived(token=token) | events.HeartbeatArrived(token=token):
+            case (
+                events.GradientArrived(token=token)
+                | events.HeartbeatArrived(token=token)
+                | events.DeclineArrived(token=token)
+            ):
                 self.heard[token] = now
             case events.GradientsArrived(uploads=uploads):
                 self.heard |= dict.fromkeys(uploads, now)
@@ -116,6 +120,8 @@ class TimeLimits:
     def _silence(self, state: CoordinatorState) -> float:
         """Of a session; after a restart agents have time to come back."""
         returning = state.phase is RunPhase.WAITING and state.round > 0
+        if state.specification.secure_sums:  # a cohort that has become too small waits as well
+            returning = returning and bool(state.durability.replay_agents)
         return max(SESSION_TIMEOUT, RETURN) if returning else SESSION_TIMEOUT
 
     def round_limit(self) -> float:

@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from cospan.core import fields
 from cospan.core.method import DEFAULT_MIN_STEPS, Method
+from cospan.core.privacy.request import PrivacyRequest
 from cospan.core.run_fields import RunFields
 from cospan.wire.address import DEFAULT_COORDINATOR, parse_host, parse_listening, parse_source
 from cospan.wire.errors import InvalidValueError
@@ -52,8 +53,14 @@ def _checked(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _checked_privacy(text: str) -> str:
+    PrivacyRequest.parse(text)
+    return text
+
+
 _Host: TypeAlias = Annotated[str, _checked(lambda text: parse_host(text, 0, ""))]
 _Source: TypeAlias = Annotated[str, _checked(lambda text: parse_source(text, ""))]
+_Privacy: TypeAlias = Annotated[str, AfterValidator(_checked_privacy)]
 _Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
 
 
@@ -80,6 +87,7 @@ class Settings(_RunSettings):
     preset: Literal["paper", "practical", "compact", "full-history"] | None = Field(
         None, description="paper, practical, compact or full-history"
     )
+    dp: _Privacy | None = Field(None, description="a promise as epsilon=8,delta=1e-5, or off")
     index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
     ids: str | None = Field(None, description="ranges of sites, as 0-999")
     shard: str | None = Field(None, description="K/N, as 3/8")
@@ -90,6 +98,8 @@ class Settings(_RunSettings):
     engine_patience: bool = Field(False, description="true or false")
     progress_timeout_seconds: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
+    require_secure_sums: bool = Field(False, description="true or false")
+    max_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     agent_restarts: int = Field(3, ge=0, description="a whole number, 0 or more")
     memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")

@@ -13,20 +13,18 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, Protocol, assert_never, runtime_checkable
 
 from cospan.client.session import machine as session
-from cospan.client.session.run_checks import checked_floor
+from cospan.client.session.run_checks import Demands
 from cospan.client.session.tasks import end_tasks, within
 from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error, tls_of
 from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.core.privacy.word_source import WordSource
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import CospanError
-from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.messages import AgentMessage, GradientUpload, Join, SumMembers, Welcome
 from cospan.wire.secure_sums.availability import require_cryptography
-
-if TYPE_CHECKING:  # it needs the package cryptography
-    from cospan.client.session.masking import Masking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +36,47 @@ class SessionSettings:
             after which the process gives up.
         min_steps_per_round: a run with fewer steps a round is refused before it is joined: the fewer, the more each
             upload shows. 1 to 2^32 − 1.
+        require_secure_sums: whether a run without secure sums is refused likewise.
+        max_epsilon: a run is refused likewise unless it has differential privacy with this ε or less; above 0, None
+            where it need not.
         farewell_seconds: how long a stream that is given up may take to send what is queued.
         close_seconds: how long it may take to close; after that it is left behind.
 
     Raises:
-        InvalidValueError: `min_steps_per_round` is out of its range.
+        InvalidValueError: `min_steps_per_round` or `max_epsilon` is out of its range.
     """
 
     progress_timeout_seconds: float = 60.0
     min_steps_per_round: int = DEFAULT_MIN_STEPS
+    require_secure_sums: bool = False
+    max_epsilon: float | None = None
     farewell_seconds: float = 1.0
     close_seconds: float = 5.0
 
     def __post_init__(self) -> None:
-        checked_floor(self.min_steps_per_round)
+        _ = self.demands
+
+    @property
+    def demands(self) -> Demands:
+        """What a run must have to be joined."""
+        return Demands(self.min_steps_per_round, self.require_secure_sums, self.max_epsilon)
+
+
+@runtime_checkable
+class VectorSource(Protocol):
+    """A process' part in secure sums; `cospan.client.session.masking.Masking` is that of an agent."""
+
+    def offered(self, join: Join) -> Join:
+        """The join with keys, and their proofs."""
+        ...
+
+    def agree(self, named: SumMembers, state: session.SessionState) -> bytes:
+        """The id of the epoch of these members, after they were checked; raises MembershipRefusedError."""
+        ...
+
+    def masked(self, command: session.TransmitMasked, specification: RunSpecification) -> GradientUpload:
+        """The upload as it is sent; the second time the same bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +93,11 @@ class SessionHooks:
         welcomed: is told of every welcome, before anything that follows from it.
         outgoing: gives a message as it is sent.
         takes_over: whether a broken stream is dealt with here, so that the machine is not told of it.
+        count: with differential privacy, counts a vector before it is sent, and posts `Counted`; None where vectors
+            cannot be counted, and then a run with differential privacy is refused.
+        noise: gives the source of a round's noise, in such a run.
+        vectors: of a relay, what stands for its part in secure sums: the keys and vectors of those below it. None
+            where the process has a key of its own, and masks.
     """
 
     name: Callable[[], str]
@@ -79,6 +109,9 @@ class SessionHooks:
     welcomed: Callable[[Welcome], None] = lambda _: None
     outgoing: Callable[[AgentMessage], AgentMessage] = lambda message: message
     takes_over: Callable[[CospanError], bool] = lambda _: False
+    count: Callable[[], None] | None = None
+    noise: Callable[[int], WordSource] | None = None
+    vectors: VectorSource | None = None
 
 
 class SessionDriver:
@@ -95,7 +128,7 @@ class SessionDriver:
         self.is_over = False
         self._transport, self._hooks, self._settings = transport, hooks, settings
         self._specification: RunSpecification | None = None
-        self._masking: Masking | None = None
+        self._masking: VectorSource | None = None
         self._inbox: deque[session.Event] = deque()
         self._is_stepping = False
         self._stream: AgentStream | None = None
@@ -116,9 +149,10 @@ class SessionDriver:
         self.state, commands = session.initial_state(
             progress_timeout_seconds=self._settings.progress_timeout_seconds,
             now=time.monotonic(),
-            min_steps_per_round=self._settings.min_steps_per_round,
+            demands=self._settings.demands,
             spread=self._rng.random(),
             near=is_near(self._transport),
+            passes_on=self._hooks.vectors is not None,
         )
         self._tick_later()
         for command in commands:
@@ -187,7 +221,7 @@ class SessionDriver:
                 self._send(join if self._masking is None else self._masking.offered(join))
             case session.Transmit(message=message):
                 self._send(message)
-            case session.Agree() | session.TransmitMasked():
+            case session.Agree() | session.Count() | session.TransmitMasked():
                 self._mask(command)
             case session.Ask(within_seconds=seconds):
                 self._in_background(partial(self._ask, seconds))
@@ -209,18 +243,28 @@ class SessionDriver:
         if specification.secure_sums:
             try:
                 require_cryptography()
+                self._check_counted(specification)
             except CospanError as failure:
                 self.post(session.LearningFailed(failure))
                 return
-            from cospan.client.session.masking import Masking
+            from cospan.client.session.masking import Masking, system_noise
 
-            self._masking = Masking(tls_of(self._transport))
+            noise = self._hooks.noise or system_noise
+            self._masking = self._hooks.vectors or Masking(tls_of(self._transport), noise=noise)
         self._hooks.prepare(specification)
+
+    def _check_counted(self, specification: RunSpecification) -> None:
+        """Refuses a run with differential privacy where this process cannot count its vectors."""
+        if specification.is_private and self._hooks.count is None:
+            raise InvalidValueError(
+                f"the run has differential privacy, and {self._hooks.name()} keeps no count of its vectors; take "
+                "part with `cospan agent`, or start the coordinator without --dp"
+            )
 
     def _send(self, message: AgentMessage) -> None:
         self._outbox.put_nowait(self._hooks.outgoing(message))
 
-    def _mask(self, command: session.Agree | session.TransmitMasked) -> None:
+    def _mask(self, command: session.Agree | session.Count | session.TransmitMasked) -> None:
         """The part of this process in secure sums; where it cannot take part, the session ends."""
         assert self.state is not None
         assert self.state.specification is not None
@@ -228,6 +272,9 @@ class SessionDriver:
         try:
             if isinstance(command, session.Agree):
                 self.post(session.Agreed(self._masking.agree(command.members, self.state)))
+            elif isinstance(command, session.Count):
+                assert self._hooks.count is not None, "such a run is refused without it"
+                self._hooks.count()
             else:
                 self._send(self._masking.masked(command, self.state.specification))
         except CospanError as failure:

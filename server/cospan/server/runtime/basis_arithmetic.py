@@ -1,6 +1,7 @@
 """The arithmetic of a round; it always gives an event, without which the round would never close.
 
 With secure sums the vectors are added first, and what follows is the arithmetic of one contribution of all agents.
+With differential privacy the sum has noise, and is repaired before.
 """
 
 import logging
@@ -11,6 +12,7 @@ import numpy as np
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.aggregation.fallback import FallbackMove, sound_move
+from cospan.core.privacy.private_run import read_sum
 from cospan.core.secure_sums.fixed_point import added, decode, sum_problem
 from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import RunSpecification
@@ -65,7 +67,7 @@ def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: Basis
     is the cause, so the run continues.
     """
     try:
-        summed = _sum(command, specification)
+        summed = sum_of_vectors(command, specification)
         if specification.schedule.is_trial(command.round):
             return BasisComputed(command.round, stays)
         if summed.pooled is None and command.step_memory is None and specification.method.sends_pooled:
@@ -81,8 +83,8 @@ def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: Basis
     return BasisComputed(command.round, sound.move)
 
 
-def _sum(command: ComputeBasis, specification: RunSpecification) -> Contribution:
-    """The contribution of all members.
+def sum_of_vectors(command: ComputeBasis, specification: RunSpecification) -> Contribution:
+    """With secure sums: the contribution of all members.
 
     Raises:
         InvalidMessageError: the masks do not cancel, or the sum cannot be one.
@@ -93,7 +95,8 @@ def _sum(command: ComputeBasis, specification: RunSpecification) -> Contribution
     problem = sum_problem(total, layout, int(sum(each.weight for each in vectors)))
     if problem:
         raise InvalidMessageError(problem)
-    summed, method = decode(total, layout), specification.method
+    method = specification.method
+    summed = read_sum(decode(total, layout), specification, command.round)
     # Rounding may leave a second moment that is just not semidefinite, so it is not judged.
     check_contribution(
         replace(summed, head_second_moment=None),

@@ -15,6 +15,8 @@ from cospan.client.session.machine.events import Command as Command
 from cospan.client.session.machine.events import Conclude as Conclude
 from cospan.client.session.machine.events import Connect as Connect
 from cospan.client.session.machine.events import Connected as Connected
+from cospan.client.session.machine.events import Count as Count
+from cospan.client.session.machine.events import Counted as Counted
 from cospan.client.session.machine.events import Described as Described
 from cospan.client.session.machine.events import Event as Event
 from cospan.client.session.machine.events import Fail as Fail
@@ -34,6 +36,7 @@ from cospan.client.session.machine.events import Tick as Tick
 from cospan.client.session.machine.events import Transmit as Transmit
 from cospan.client.session.machine.events import TransmitMasked as TransmitMasked
 from cospan.client.session.machine.events import Unanswered as Unanswered
+from cospan.client.session.machine.events import Unsummed as Unsummed
 from cospan.client.session.machine.events import answer_to_ask as answer_to_ask
 from cospan.client.session.machine.reconnecting import tick_seconds as tick_seconds
 from cospan.client.session.machine.state import KeptGradient as KeptGradient

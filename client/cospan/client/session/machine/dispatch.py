@@ -30,6 +30,7 @@ from cospan.client.session.machine.events import (
     Command,
     Conclude,
     Connected,
+    Counted,
     Described,
     Event,
     Fail,
@@ -46,6 +47,7 @@ from cospan.client.session.machine.events import (
     Tick,
     Transmit,
     Unanswered,
+    Unsummed,
 )
 from cospan.client.session.machine.joining import on_connected, on_described, on_prepared, on_regrouped, on_welcome
 from cospan.client.session.machine.reconnecting import (
@@ -55,12 +57,13 @@ from cospan.client.session.machine.reconnecting import (
     on_question,
     on_stale,
     on_tick,
+    started_later,
 )
 from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
-from cospan.client.session.machine.secure_sums import on_members, with_agreed
+from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed, with_counted
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
-from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.client.session.run_checks import Demands
 from cospan.wire.errors import ForeignRunError, InvalidMessageError, OutOfTurnError
 from cospan.wire.limits import LONGEST_DRAIN_SECONDS
 from cospan.wire.messages import (
@@ -76,30 +79,35 @@ from cospan.wire.messages import (
     Welcome,
 )
 
+_NO_MORE = Demands()
+
 
 def initial_state(
     *,
     progress_timeout_seconds: float,
     now: float,
-    min_steps_per_round: int = DEFAULT_MIN_STEPS,
+    demands: Demands = _NO_MORE,
     spread: float = 0.5,
     near: bool = False,
+    passes_on: bool = False,
 ) -> Outcome:
     """A session about to ask what the run is.
 
     Args:
         progress_timeout_seconds: seconds without progress after which it gives up.
         now: the time, in seconds.
-        min_steps_per_round: a run with fewer is refused.
+        demands: a run that does not meet them is refused.
         spread: uniform in [0, 1), so that processes ask at different times.
         near: whether the coordinator is on this machine.
+        passes_on: whether others learn, as below a relay.
     """
     state = SessionState(
         progress_timeout_seconds=progress_timeout_seconds,
         near=near,
         lost_since=now,
-        min_steps_per_round=min_steps_per_round,
+        demands=demands,
         spread=spread,
+        passes_on=passes_on,
     )
     return state, (Inquire(0.0),)
 
@@ -119,7 +127,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_message(heard(state, now), message, now)
         case StreamBroke():
             return on_broken(state, event, now)
-        case GradientReady() | Agreed():
+        case GradientReady() | Agreed() | Counted():
             return _on_readiness(state, event, now)
         case LearningFailed(error=error):
             # Not the message: it may show an observation or a reward, and causes are public.
@@ -127,14 +135,23 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case StopRequested(cause=cause, returning=returning):
             end = Conclude(cause, state.basis, left=True, head_covariance=state.head_covariance)
             return _leave(state, Phase.DONE, cause, end, returning=returning)
-        case Regrouped(agent_ids=agent_ids):
-            return on_regrouped(state, agent_ids, now)
+        case Regrouped() | Unsummed():
+            return _of_a_relay(state, event, now)
         case Saved() | FeedSilent() | Answered() | Unanswered() | Tick():
             return _on_the_wait(state, event, now)
 
 
-def _on_readiness(state: SessionState, event: GradientReady | Agreed, now: float) -> Outcome:
-    """What the open round may need is there: its gradient, or the masks of its epoch."""
+def _of_a_relay(state: SessionState, event: Regrouped | Unsummed, now: float) -> Outcome:
+    """What happens to a process that learns through others."""
+    if isinstance(event, Regrouped):
+        return on_regrouped(state, event.agent_ids, now)
+    return on_unsummed(state, event.round, now)
+
+
+def _on_readiness(state: SessionState, event: GradientReady | Agreed | Counted, now: float) -> Outcome:
+    """What the open round may need is there: its gradient, the masks of its epoch, or the count of its vector."""
+    if isinstance(event, Counted):
+        return take_part(with_counted(state), now)
     if isinstance(event, Agreed):
         return take_part(with_agreed(state, event), now)
     return on_gradient(state, event.upload, now)
@@ -189,7 +206,9 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
     if isinstance(message, BasisUpdate | Finish) and (problem := announcement_problem(state, message)):
         return failed(state, InvalidMessageError(problem))
     spec = message.specification if isinstance(message, Welcome) else state.specification
-    implausible = stamp_problem(state.stamp, message.stamp, 0 if spec is None else spec.rounds)
+    # A coordinator that resumes an older copy of its store may have the incarnation of the one before it.
+    known = None if started_later(state, message) else state.stamp
+    implausible = stamp_problem(known, message.stamp, 0 if spec is None else spec.rounds)
     if implausible is not None:
         return failed(state, implausible)
     if isinstance(message, BasisUpdate):

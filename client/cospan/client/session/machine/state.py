@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.client.session.machine.events import Command, Fail
 from cospan.client.session.machine.idle_check import Silence
-from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import rounds_ahead
@@ -79,7 +79,7 @@ class SessionState:
         learning: the round whose gradient is being computed.
         learning_at: the basis and head covariance that it is computed at.
         learnt_at: stamp and basis of the last round that was given to the learner.
-        min_steps_per_round: a run with fewer steps a round is refused.
+        demands: what a run must have to be joined.
         kept: gradients whose rounds are not durable, oldest first.
         last_sent: when anything was sent.
         lost_since: time without progress counts from here; moved by the time that sessions were open.
@@ -97,6 +97,10 @@ class SessionState:
         epoch_id: with secure sums the epoch of the stamp's round; empty where this process is not in it.
         agreed: the newest epoch whose members were found in order.
         masked_until: for rounds below this one no vector is masked any more: one may have been.
+        counting: with differential privacy, whether a vector is being counted in the process' file.
+        counted: likewise, whether one is counted there that has not been sent.
+        passes_on: whether others learn, as below a relay: with secure sums a round that opens is passed on to them
+            even while the one before has no sum, for that may be void; and sums come masked.
     """
 
     progress_timeout_seconds: float
@@ -114,7 +118,7 @@ class SessionState:
     learning: int | None = None
     learning_at: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"] | None] | None = None
     learnt_at: tuple[Stamp, Float[np.ndarray, "d r"]] | None = None
-    min_steps_per_round: int = DEFAULT_MIN_STEPS
+    demands: Demands = field(default_factory=Demands)
     kept: tuple[KeptGradient, ...] = ()
     last_sent: float = 0.0
     lost_since: float = 0.0
@@ -132,6 +136,9 @@ class SessionState:
     epoch_id: bytes = b""
     agreed: bytes = b""
     masked_until: int = 0
+    counting: bool = False
+    counted: bool = False
+    passes_on: bool = False
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -156,6 +163,7 @@ class SessionState:
         masked = [each.upload.round for each in self.kept if each.epoch_id]
         assert len(masked) == len(set(masked)), "one vector is masked for a round"
         assert all(number < self.masked_until for number in masked), "what was masked is known"
+        assert not (self.counting and self.counted), "vectors are counted one at a time"
 
 
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
