@@ -11,6 +11,7 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
+import operator
 import sys
 import types
 import typing
@@ -170,7 +171,7 @@ class _Signature:
         kinds = self._positional
         if len(args) > len(kinds):
             kinds = kinds + [self._rest] * (len(args) - len(kinds))
-        given = tuple([kind(value) for kind, value in zip(kinds, args, strict=False)])
+        given = tuple(map(operator.call, kinds, args))
         return (given, *[(name, self._named[name](value)) for name, value in kwargs.items()]) if kwargs else given
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -217,13 +218,13 @@ def _kind_by(annotation: Any) -> Callable[[Any], Hashable]:
         return type
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is not tuple or Ellipsis in parts:
-        return functools.partial(_kind, sampled=_is_sampled(annotation))
+        return functools.partial(_kind, sampled=True) if _is_sampled(annotation) else _kind
     by = [_kind_by(part) for part in parts]
 
     def of_tuple(value: Any) -> Hashable:
         if type(value) is not tuple or len(value) != len(by):
             raise _UnknownKindError
-        return tuple([kind(item) for kind, item in zip(by, value, strict=True)])
+        return tuple(map(operator.call, by, value))
 
     return of_tuple
 
@@ -238,7 +239,7 @@ def _is_of_types(annotation: Any) -> bool:
     return inspect.isclass(annotation) and not is_array and not typing.get_args(annotation)
 
 
-def _kind(value: Any, sampled: bool) -> Hashable:
+def _kind(value: Any, sampled: bool = False) -> Hashable:
     """All of a value that a check can depend on.
 
     Args:

@@ -38,7 +38,7 @@ def _strings(path: Path) -> Iterator[str]:
 def is_of_the_code(message: str) -> bool:
     """Whether one string has the words of a message in their order, with anything or nothing for each …."""
     words = [" ".join(part.split()) for part in message.split("…")]
-    return re.search("[^\n]*?".join(map(re.escape, words)), texts()) is not None
+    return re.search("[^\n]*?".join(map(re.escape, filter(None, words))), texts()) is not None
 
 
 def test_the_page_quotes_messages() -> None:
