@@ -11,13 +11,16 @@ from simulator.mutants import reach
 from simulator.mutants.catalogue import MUTANTS
 from simulator.mutants.generated import places
 from simulator.mutants.reach import watched
+from simulator.parties import session_process
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.plan import Fault, Kind, Plan, Settings, plan_of, source_of
 from simulator.shrink import pasteable_test, shrink
 from simulator.world import World, play
 
+from cospan.client.session.machine import reconnecting, rounds
 from cospan.core.run_fields import Participation
+from cospan.relay import machine as relay_machine
 from cospan.server.machine import closing
 
 
@@ -69,9 +72,30 @@ def _runs_ahead_with_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(closing, "_may_announce_early", lambda state: True)
 
 
+def _too_many_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconnecting, "_HEARTBEATS_PER_TIMEOUT", 16.0)
+
+
+def _never_gives_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconnecting, "_is_exhausted", lambda state, now: False)
+    patch.setattr(session_process, "PROGRESS_SECONDS", 3.0)
+
+
+def _keeps_one_gradient(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rounds, "most_kept", lambda state: 1)
+
+
+def _gathers_no_agents(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(relay_machine, "_FIRST_GATHER_SECONDS", 0.0)
+
+
 @pytest.mark.parametrize(
     ("planted", "violation"),
     [
+        (_too_many_heartbeats, "a heartbeat comes before its time"),
+        (_never_gives_up, "a process waits for longer than it may"),
+        (_keeps_one_gradient, "a process keeps what it may be asked for again"),
+        (_gathers_no_agents, "a relay joins before others had time to come"),
         (_never_durable, "durable"),
         (_messages_overtake, "no progress"),
         (_another_basis, "not that of its contributors"),
