@@ -224,7 +224,8 @@ class SessionWaits:
         assert not questions or late >= -_ROUNDING_SECONDS, "a process asks before its time"
         assert questions or self._asked_at is not None or late <= _ROUNDING_SECONDS, "a question is left out"
         for question in questions:
-            shortest = _SHORTEST_ANSWER_SECONDS if self._has_failed else self._pause(state)
+            usual = 0.0 if self._has_failed else self._pause(state)
+            shortest = max(_SHORTEST_ANSWER_SECONDS, usual)
             within = min(_LONGEST_ANSWER_SECONDS, max(shortest, self._ends() - now))
             assert abs(question.within_seconds - within) <= _ROUNDING_SECONDS, "an answer has another time"
             self._asked_at, self._answer_by = now, now + within
