@@ -175,6 +175,18 @@ def test_a_seed_reaches_a_mutant_where_its_guard_decides_otherwise(monkeypatch: 
     assert reach._reached == {("m", "f: never a < b"): [1, 3], ("m", "f: bound a < b"): [2]}
 
 
+def test_a_seed_reaches_an_operand_where_no_other_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_reached", defaultdict(list))
+    source = "def f(a, b):\n    return a is not None and a < b\n"
+    namespace: dict[str, Any] = {}
+    exec(compile(watched(source, "m"), "m", "exec"), namespace)
+    for seed, (a, b) in enumerate([(0, 1), (1, 0), (None, 1), (1, 1)]):
+        monkeypatch.setattr(reach, "_seed", seed)
+        assert namespace["f"](a, b) == (a is not None and a < b)
+    reached = {key: seeds for (_, key), seeds in reach._reached.items() if seeds}
+    assert reached == {"f: without a is not None": [2], "f: without a < b": [1, 3], "f: bound a < b": [3]}
+
+
 def test_a_mutant_of_another_text_is_refused() -> None:
     with pytest.raises(ValueError, match="has 0 times 'no such text', and not once"):
         dataclasses.replace(MUTANTS[0], old="no such text").applied("pass")

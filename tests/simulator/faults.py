@@ -36,7 +36,7 @@ def inject(world: "World", fault: Fault) -> None:
 
 def heal(world: "World") -> None:
     """Ends everything that lasts; what is broken stays so until it is found out."""
-    world.network.slowness, world.network.parted = 1.0, False
+    world.network.slowness, world.network.parted, world.network.lost_answers = 1.0, False, 0
     world.disk.full, world.disk.slowness = False, 1.0
     for process in (*world.agents.values(), world.coordinator, world.relay):
         if process is not None:
@@ -187,6 +187,23 @@ def _agent_hangs(world: "World", fault: Fault) -> bool:
     if agent is None:
         return False
     agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
+    return True
+
+
+def _all_hang(world: "World", fault: Fault) -> bool:
+    """Each for as long, but for a little: one of them sends the first gradient of the round."""
+    for agent in world.agents.values():
+        agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
+    return bool(world.agents)
+
+
+def _join_lost(world: "World", fault: Fault) -> bool:
+    """Its process does not know that it has joined, and joins once more."""
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    world.network.lost_answers += 1
+    agent.die()
     return True
 
 
@@ -357,6 +374,8 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.AGENT_CLOCK: _agent_clock,
     Kind.AGENT_SLOW: _agent_slow,
     Kind.AGENT_HANGS: _agent_hangs,
+    Kind.ALL_HANG: _all_hang,
+    Kind.JOIN_LOST: _join_lost,
     Kind.REPLAY_LOST: _replay_lost,
     Kind.RELAY_KILL: _relay_kill,
     Kind.RELAY_STALL: _relay_stall,

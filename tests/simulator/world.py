@@ -80,7 +80,9 @@ class World:
         if settings.relayed:
             self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
         for index in range(len(settings.processes)):
-            self.timeline.after(self._rng.uniform(0.0, 0.5), lambda index=index: self._start_agent(index))
+            late = settings.late_seconds if index == len(settings.processes) - 1 else 0.0
+            begins = self._rng.uniform(0.0, 0.5) + late
+            self.timeline.after(begins, lambda index=index: self._start_agent(index))
         for fault in plan.faults:
             self.timeline.at(fault.at, lambda fault=fault: faults.inject(self, fault))
 
