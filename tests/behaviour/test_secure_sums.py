@@ -20,11 +20,10 @@ from cospan.client.agent import Agent, ClientSettings
 from cospan.client.placement import hosts_of
 from cospan.core.method import compact, full_history, paper, practical
 from cospan.core.specification import RunSpecification
-from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.server.storage.reader import read_reports, read_state
 from cospan.simulation.local_run import LocalRun
-from cospan.wire.errors import CospanError, IdentityMismatchError, InvalidValueError, MembershipRefusedError
+from cospan.wire.errors import IdentityMismatchError, InvalidValueError, MembershipRefusedError
 from cospan.wire.messages import FinishCause
 from cospan.wire.secure_sums.proof import KeyProof
 
@@ -188,16 +187,6 @@ def test_nothing_of_a_single_agent_is_shared() -> None:
             )
             with pytest.raises(InvalidValueError, match="share_td_error is set, and the run has secure sums"):
                 await agent.run_async()
-
-    run(networked(), _SECONDS)
-
-
-def test_a_relay_refuses_the_run() -> None:
-    async def networked() -> None:
-        async with Coordinator(secure()) as coordinator:
-            with pytest.raises(CospanError, match="secure sums"):
-                async with Relay(coordinator.address):
-                    pass
 
     run(networked(), _SECONDS)
 

@@ -21,6 +21,8 @@ _OVERHEAD = 64 * 1024
 _PER_AGENT_ID = 68
 _PER_MEMBER = 64
 """Of a member of secure sums: its key, and what stands around it."""
+_PER_PROOF = 4096
+"""Of a proof, in the mean over the members below a relay; by a certificate of `cospan certs` it has 1,000 bytes."""
 
 
 def most_known_agents(agents: int) -> int:
@@ -40,15 +42,29 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1, *, poole
     return 8 * message_numbers(feature_dim, rank, pooled) + _PER_AGENT_ID * group_size + _OVERHEAD
 
 
-def max_membership_bytes(agents: int) -> int:
+def max_membership_bytes(agents: int, hosted: int = 1) -> int:
     """The largest message with the members of an epoch of secure sums: names, keys, and neighbours' proofs.
 
     Args:
         agents: of the run's specification.
+        hosted: members of the session that it goes to; more than 1 at a relay, which passes on the proofs of all
+            their neighbours.
     """
     members = 1 << capacity_bits_of(agents)
-    proofs = degree_of(members) * (MAX_CERTIFICATES_BYTES + MAX_SIGNATURE_BYTES + _PER_MEMBER)
+    degree = degree_of(members)
+    proofs = degree * (MAX_CERTIFICATES_BYTES + MAX_SIGNATURE_BYTES + _PER_MEMBER)
+    if hosted > 1:
+        proofs += min(members, hosted * degree) * _PER_PROOF
     return members * (_PER_AGENT_ID + _PER_MEMBER) + proofs
+
+
+def max_offer_bytes(agents: int) -> int:
+    """Of the members and proofs in the largest join of a relay, with all agents of the run.
+
+    Args:
+        agents: of the run's specification.
+    """
+    return (1 << capacity_bits_of(agents)) * (_PER_AGENT_ID + _PER_MEMBER + _PER_PROOF)
 
 
 _RECALLED_BYTES = 4 << 20

@@ -5,12 +5,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from cospan.client.session.driver import SessionSettings
-from cospan.client.session.transport import Transport
-from cospan.core.aggregation.basis_update import sum_of_contributions
+from cospan.client.session.transport import Transport, tls_of
+from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.relay import machine
-from cospan.relay.events import Command, Event, HostAgents, SumUp, UpstreamEvent
+from cospan.relay.events import Command, DeclineUp, Event, HostAgents, SumUp, UpstreamEvent
+from cospan.relay.members import partial_sum
 from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
+from cospan.relay.vectors import check_certificate
 from cospan.server.machine import events as server
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
@@ -57,7 +59,7 @@ class RelayEngine(AgentEngine):
         super().__init__()
         self.failure: CospanError | None = None
         """Why the relay has failed; None if it has not."""
-        self._settings = settings
+        self._transport, self._settings = transport, settings
         self._upstream = Upstream(transport, settings, tell=self._on_upstream, fail=self._failed)
         self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
@@ -74,6 +76,8 @@ class RelayEngine(AgentEngine):
         self._upstream.start()
         specification = await self._upstream.specification
         machine.check_relayable(specification)
+        if specification.secure_sums:
+            check_certificate(tls_of(self._transport))
         state = machine.initial_state(
             specification, gather_agents=self._settings.gather_agents, level=self._settings.level, now=self.now()
         )
@@ -127,16 +131,22 @@ class RelayEngine(AgentEngine):
             case server.Broadcast(message=message):
                 known = [each for token, each in sessions.items() if token not in relay.unwelcomed]
                 self.streams.broadcast(known, message)
-            case HostAgents(agent_ids=agent_ids, feature_fingerprint=fingerprint):
-                self._upstream.host(agent_ids, fingerprint)
+            case HostAgents(agent_ids=agent_ids, feature_fingerprint=fingerprint, offer=offer):
+                self._upstream.host(agent_ids, fingerprint, offer)
             case SumUp():
                 self._sum_up(command)
+            case DeclineUp(round=number):
+                self._upstream.decline(number)
             case _:
                 self._execute_for_agents(command, sessions)
 
     def _sum_up(self, command: SumUp) -> None:
         """Needs no thread: it is one addition for each number that was just received and checked."""
-        total = sum_of_contributions(command.contributions)
+        masked = partial_sum(command.contributions)
+        if masked is not None:
+            self._upstream.upload(GradientUpload(command.round, masked, command.agent_ids))
+            return
+        total = sum_of_contributions([each for each in command.contributions if isinstance(each, Contribution)])
         bounded, improved = (tuple(sorted(each)[:_MOST_NAMED]) for each in (self._bounded, self._improved))
         self._bounded.difference_update(bounded)
         self._improved.difference_update(improved)

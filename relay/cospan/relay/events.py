@@ -1,5 +1,6 @@
 """Events and commands of a relay's machine in addition to those of a coordinator's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -7,9 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.secure_sums.membership import Membership
 from cospan.server.machine import events as server
+from cospan.server.machine.secure_sums.epochs import Offer
 from cospan.wire.errors import RemoteError
-from cospan.wire.messages import Finish, Stamp, Welcome
+from cospan.wire.messages import Finish, MaskedVector, Stamp, Welcome
+from cospan.wire.secure_sums.proof import KeyProof
 
 # Events: messages of the coordinator -----------------------------------------------------------------------------
 
@@ -29,13 +33,29 @@ class Refused:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class EpochAbove:
+    """With secure sums: the epoch of a round, as the coordinator has named it to the relay.
+
+    Attributes:
+        membership: all members, of the whole run.
+        key_proofs: public key → proof, of the neighbours of the members below the relay; empty without TLS.
+        own: how many of the members with which the relay joined are in it.
+    """
+
+    membership: Membership
+    key_proofs: Mapping[bytes, KeyProof]
+    own: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class RoundOpened:
-    """A round is open: the agents compute gradients at this basis."""
+    """A round is open: the agents compute gradients at this basis; with secure sums in this epoch."""
 
     stamp: Stamp
     round: int
     basis: Float[np.ndarray, "d r"]
     head_covariance: Float[np.ndarray, "r r"] | None = None
+    epoch: EpochAbove | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,19 +73,30 @@ Event: TypeAlias = server.Event | UpstreamEvent
 
 @dataclass(frozen=True, slots=True)
 class HostAgents:
-    """Join the coordinator as the host of these agents; without any, leave the run until there are some."""
+    """Join the coordinator as the host of these agents; without any, leave the run until there are some.
+
+    With secure sums the offer has their keys and proofs, unchanged; else None.
+    """
 
     agent_ids: tuple[str, ...]
     feature_fingerprint: str
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SumUp:
-    """Send the sum of these contributions, which are in the order of agent ids."""
+    """Send the sum of these contributions, which are in the order of agent ids; with secure sums all are masked."""
 
     round: int
     agent_ids: tuple[str, ...]
-    contributions: tuple[Contribution, ...]
+    contributions: tuple[Contribution | MaskedVector, ...]
 
 
-Command: TypeAlias = server.AgentCommand | HostAgents | SumUp
+@dataclass(frozen=True, slots=True)
+class DeclineUp:
+    """With secure sums: tell the coordinator that no sum of this round comes, for a member's vector is missing."""
+
+    round: int
+
+
+Command: TypeAlias = server.AgentCommand | HostAgents | SumUp | DeclineUp

@@ -12,16 +12,32 @@ the round is durable at the coordinator.
 The coordinator must know which agents the relay hosts before any of them is welcomed. When they change, the relay
 joins again under its instance id: with all that are present while a round collects; without the departed ones while
 the sum of a round is on its way. A new agent is then awaited in the same round at both ends, or at neither.
+
+With secure sums (`cospan.relay.members`) the members of a round are fixed when it opens, so agents are added at any
+time, and are in the next round. A round that lacks a member's vector is void: the relay declines it, or joins again
+without that member, which comes to the same.
 """
 
 import math
 from dataclasses import replace
 from typing import TypeAlias
 
-from cospan.core.aggregation.basis_update import Contribution
+import numpy as np
+
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
-from cospan.relay.events import Command, Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
+from cospan.relay.events import (
+    Command,
+    DeclineUp,
+    Event,
+    HostAgents,
+    Refused,
+    RoundOpened,
+    RunFinished,
+    SumUp,
+    Welcomed,
+)
+from cospan.relay.members import is_open_already, offered_below, with_epoch_below
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
 from cospan.server.machine import events
@@ -29,10 +45,11 @@ from cospan.server.machine.closing import close_if_complete, finish
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.membership import admit, remove, welcome_of
-from cospan.server.machine.opening import begin_round
+from cospan.server.machine.opening import announcement, begin_round
+from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorState, OpenRound
 from cospan.wire import errors
-from cospan.wire.messages import AgentPhase, BasisUpdate, Finish, Receipt, RunPhase, Welcome
+from cospan.wire.messages import AgentPhase, BasisUpdate, Finish, Receipt, RunPhase, SumMembers, Welcome
 
 Outcome: TypeAlias = tuple[RelayState, tuple[Command, ...]]
 _Mixed: TypeAlias = tuple[RelayState, tuple[events.Command | Command, ...]]
@@ -62,11 +79,6 @@ def check_relayable(specification: RunSpecification) -> None:
         raise errors.InvalidValueError(
             "the run's participation is quorum; behind a relay one straggler would keep all of its agents out of "
             "the round, so let the agents of this run join its coordinator"
-        )
-    if specification.secure_sums:
-        raise errors.InvalidValueError(
-            "the run has secure sums, whose masked vectors a relay does not pass on; let the agents of this run "
-            "join its coordinator"
         )
 
 
@@ -113,6 +125,8 @@ def step(state: RelayState, event: Event, now: float) -> Outcome:
     if same and state.asking_at is None and not isinstance(event, RoundOpened):
         return after, told  # as after nearly every gradient: no agent has joined or departed
     after, asked = _update_hosting(after, now)
+    if any(isinstance(each, HostAgents) for each in asked):
+        told = tuple(each for each in told if not isinstance(each, DeclineUp))  # the join says so, and says more
     return after, told + asked
 
 
@@ -135,7 +149,7 @@ def _dispatch(state: RelayState, event: Event, now: float) -> _Mixed:
             return _remove(state, token, f"it left: {cause or 'no cause given'}", now)
         case events.Tick():
             return _on_tick(state, now)
-        case events.HeartbeatArrived() | events.StreamClosed():
+        case events.HeartbeatArrived() | events.StreamClosed() | events.DeclineArrived():
             fleet, commands = coordinator.step(state.fleet, event, now)
             return replace(state, fleet=fleet), commands
         case events.DrainRequested(message=message) | events.StopRequested(message=message):
@@ -200,7 +214,14 @@ def _counts_below(fleet: CoordinatorState, number: int) -> ParticipationCounts:
 def _may_welcome(state: RelayState, token: str) -> bool:
     """Whether a session is connected, and the coordinator has confirmed all of its agents."""
     session = state.fleet.members.sessions[token]
-    return session.phase is AgentPhase.CONNECTED and state.confirmed.issuperset(session.agent_ids)
+    return session.phase is AgentPhase.CONNECTED and _is_confirmed(state, session)
+
+
+def _is_confirmed(state: RelayState, session: Session) -> bool:
+    """Whether the coordinator knows all agents of a session; with secure sums by the keys that they have now."""
+    offer = state.fleet.members.offers.get(session.token)
+    known = offer is None or all(member in state.offered.members for member in offer.members)
+    return known and state.confirmed.issuperset(session.agent_ids)
 
 
 def _on_refused(state: RelayState, error: errors.RemoteError, now: float) -> _Mixed:
@@ -208,7 +229,7 @@ def _on_refused(state: RelayState, error: errors.RemoteError, now: float) -> _Mi
     commands: tuple[events.Command | Command, ...] = ()
     for token in sorted(state.unwelcomed):
         session = state.fleet.members.sessions[token]
-        if not state.confirmed.issuperset(session.agent_ids):
+        if not _is_confirmed(state, session):
             state, more = _remove(state, token, f"the coordinator refused it: {error}", now)
             commands += (*more, events.CloseStream(session.stream, error))
     return state, commands
@@ -218,6 +239,10 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
     fleet, number = state.fleet, event.round
     if not fleet.members.sessions:
         return state, ()
+    if event.epoch is not None and is_open_already(fleet, number, event.epoch) and _is_same_basis(fleet, event):
+        config = fleet.config.evolve(run_id=event.stamp.run_id, incarnation=event.stamp.incarnation)
+        return replace(state, fleet=fleet.evolve(config=config), durable_round=event.stamp.durable_round), ()
+    before = fleet.open_round.epoch
     counts, accepted = fleet.history.rounds_counted, dict[int, AgentSet]()
     if number > fleet.round and fleet.open_round.counted:
         counts = counts.add(fleet.open_round.counted, fleet.round)
@@ -227,8 +252,23 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
         history=fleet.history.evolve(accepted=accepted, rounds_counted=counts),
     )
     fleet = _at_round(fleet, number, event, started=True)
-    state = replace(state, fleet=begin_round(fleet, now), durable_round=event.stamp.durable_round)
-    return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis, event.head_covariance)),)
+    fleet = begin_round(fleet, now)
+    if event.epoch is None:
+        state = replace(state, fleet=fleet, durable_round=event.stamp.durable_round)
+        return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis, event.head_covariance)),)
+    state = replace(
+        state, fleet=with_epoch_below(fleet, event.epoch, before), durable_round=event.stamp.durable_round
+    )
+    told = announcement(state.fleet)
+    fleet, more = close_if_complete(state.fleet, now)  # void where a member is gone
+    return replace(state, fleet=fleet), (*told, *more)
+
+
+def _is_same_basis(fleet: CoordinatorState, event: RoundOpened) -> bool:
+    """Whether a round is opened again with the same numbers, bit for bit."""
+    one, other = fleet.head_covariance, event.head_covariance
+    same = one is other or (one is not None and other is not None and np.array_equal(one, other))
+    return same and np.array_equal(fleet.basis, event.basis)
 
 
 def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
@@ -320,19 +360,47 @@ def _update_hosting(state: RelayState, now: float) -> Outcome:
     fleet = state.fleet
     if fleet.phase in OVER:
         return state, ()
+    if state.specification.secure_sums:
+        return _update_members(state, now)
     # An agent that departed after its gradient had been counted is in the sum all the same.
     hosted = {*fleet.members.hosts, *fleet.open_round.counted}
     wanted = tuple(sorted(hosted.intersection(state.names) if fleet.phase is RunPhase.CLOSING else hosted))
     if wanted == state.names:
         return replace(state, asking_at=None), ()
     if not set(wanted) < set(state.names):
-        pause = GATHER_SECONDS if state.names else _FIRST_GATHER_SECONDS
-        due = now + pause if state.asking_at is None else state.asking_at
-        complete = not state.names and len(wanted) >= state.gather_agents
-        if now < due and not complete:
+        due = _due(state, wanted, now)
+        if now < due:
             return replace(state, asking_at=due), ()
     state = replace(state, names=wanted, confirmed=state.confirmed.intersection(wanted), asking_at=None)
     return state, (HostAgents(wanted, fleet.specification.feature_fingerprint),)
+
+
+def _due(state: RelayState, wanted: tuple[str, ...], now: float) -> float:
+    """When the relay joins with agents that are new; a few moments after the first of them, or now with all."""
+    if not state.names and len(wanted) >= state.gather_agents:
+        return now
+    pause = GATHER_SECONDS if state.names else _FIRST_GATHER_SECONDS
+    return now + pause if state.asking_at is None else state.asking_at
+
+
+def _update_members(state: RelayState, now: float) -> Outcome:
+    """The same with secure sums, where the members of a round do not change while it is open.
+
+    Where it is void it waits for nothing more, and the next one shall not be: then the relay joins at once.
+    """
+    fleet, last = state.fleet, state.offered
+    offered = offered_below(fleet, last)
+    if offered.offer is last.offer:
+        return replace(state, offered=offered, asking_at=None), ()
+    wanted = tuple(sorted(agent for member in offered.offer.members for agent in member.agent_ids))
+    if not set(wanted) < set(state.names) and not (state.names and fleet.open_round.void_cause):
+        due = _due(state, wanted, now)
+        if now < due:
+            return replace(state, asking_at=due), ()
+    staying = (member for member in offered.offer.members if member in last.members)
+    confirmed = state.confirmed.intersection(agent for member in staying for agent in member.agent_ids)
+    state = replace(state, names=wanted, confirmed=confirmed, asking_at=None, offered=offered)
+    return state, (HostAgents(wanted, fleet.specification.feature_fingerprint, offered.offer),)
 
 
 def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ...]) -> tuple[Command, ...]:
@@ -341,13 +409,15 @@ def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ..
     for command in commands:
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
-                plain = tuple(each for each in contributions if isinstance(each, Contribution))
-                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), plain))
+                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), contributions))
+            case events.StoreRound(record=record):  # of a void round; no other one closes here
+                told.append(DeclineUp(record.closed_round))
             case events.Send(token=token, message=Welcome() as welcome):
                 as_told = replace(welcome, stamp=state.stamp, specification=state.specification)
                 told.append(events.Send(token, as_told))
-            case events.Send(token=token, message=Receipt() as receipt):
-                told.append(events.Send(token, replace(receipt, stamp=state.stamp)))
+            case events.Send(token=token, message=Receipt() | SumMembers() as message):
+                if token not in state.unwelcomed:
+                    told.append(events.Send(token, replace(message, stamp=state.stamp)))
             case events.Broadcast(message=message):
                 told.append(events.Broadcast(replace(message, stamp=state.stamp)))
             case events.CloseStream() | events.Note() | events.EndRun() | events.Suspend() | HostAgents() | SumUp():

@@ -1,8 +1,9 @@
 """The relay's state: frozen values, which `machine.step` replaces and never writes to."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cospan.core.specification import RunSpecification
+from cospan.relay.members import Offered
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import RunPhase, Stamp
 
@@ -31,6 +32,8 @@ class RelayState:
     """The coordinator's, from its newest message."""
     asking_at: float | None = None
     """When it joins with other names; None if the coordinator knows them."""
+    offered: Offered = field(default_factory=Offered)
+    """With secure sums: the members with which it last joined."""
 
     @property
     def stamp(self) -> Stamp:
@@ -58,5 +61,8 @@ class RelayState:
         for token, session in self.fleet.members.sessions.items():
             known = token in self.unwelcomed or self.confirmed.issuperset(session.agent_ids)
             assert known, "no session is welcomed before the coordinator confirms its agents"
+        if self.specification.secure_sums:
+            offered = [agent for member in self.offered.offer.members for agent in member.agent_ids]
+            assert sorted(offered) == list(self.names), "every agent of the last join is of one member"
         for agents in self.fleet.open_round.counted.blocks:
             assert set(agents) <= set(self.names), "only agents of the last join are summed"

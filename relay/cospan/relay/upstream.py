@@ -12,6 +12,8 @@ from cospan.client.session.run_checks import check_basis
 from cospan.client.session.transport import Transport
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
+from cospan.relay.vectors import VectorsBelow
+from cospan.server.machine.secure_sums.epochs import Offer
 from cospan.wire import errors
 from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, Welcome
 
@@ -45,6 +47,7 @@ class Upstream:
         self._welcomed: frozenset[str] = frozenset()
         self._fingerprint = ""
         self._instance = secrets.token_hex(16)
+        self._vectors = VectorsBelow()
         hooks = SessionHooks(
             name=lambda: "the relay",
             prepare=self._prepare,
@@ -54,6 +57,7 @@ class Upstream:
             welcomed=self._on_welcomed,
             outgoing=self._shortened,
             takes_over=self._takes_over,
+            vectors=self._vectors,
         )
         self._driver = SessionDriver(transport, hooks, settings)
 
@@ -64,10 +68,15 @@ class Upstream:
         self._welcomed = frozenset()
         self._driver.start()
 
-    def host(self, agent_ids: tuple[str, ...], feature_fingerprint: str) -> None:
+    def host(self, agent_ids: tuple[str, ...], feature_fingerprint: str, offer: Offer | None = None) -> None:
         """Joins with these agents; without any it leaves until there are some. None of it after the end."""
         if self._driver.is_over:  # `start` would begin another session
             return
+        if offer is not None:
+            known = set(self._vectors.offer.members)
+            new = {agent for member in offer.members if member not in known for agent in member.agent_ids}
+            self._welcomed -= new  # with the keys that they have now
+            self._vectors.offer = offer
         self._names, self._fingerprint = agent_ids, feature_fingerprint
         self._welcomed = self._welcomed.intersection(agent_ids)
         state = self._state
@@ -83,6 +92,10 @@ class Upstream:
         """Sends the sum of the open round."""
         if self._state.learning == upload.round:
             self._driver.post(session.GradientReady(upload))
+
+    def decline(self, number: int) -> None:
+        """Says that no sum of a round comes, if that is still open."""
+        self._driver.post(session.Unsummed(number))
 
     def leave(self, cause: str) -> None:
         """Leaves the run for good."""
@@ -136,7 +149,9 @@ class Upstream:
         except errors.BasisRefusedError as refusal:
             self._driver.post(session.LearningFailed(refusal))
         else:
-            self._tell(RoundOpened(self._state.stamp, command.round, command.basis, command.head_covariance))
+            secure = self.specification.result().secure_sums
+            epoch = self._vectors.epoch if secure else None
+            self._tell(RoundOpened(self._state.stamp, command.round, command.basis, command.head_covariance, epoch))
 
     def _shortened(self, message: AgentMessage) -> AgentMessage:
         """An upload over all agents of the session names none: thousands of names would be most of its size."""

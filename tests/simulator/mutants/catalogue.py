@@ -325,7 +325,7 @@ _SESSION = (
     ),
     _client(
         "rounds",
-        "if state.learning is not None:\n        return state, ()\n    number",
+        "if state.learning is not None and not passes_on_early(state):\n        return state, ()\n    number",
         "number",
         "learns two rounds at once",
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cospan.cli.output.table import table
 from cospan.wire.errors import InvalidValueError, RunFileError
-from cospan.wire.security.identity import ADMIN, COORDINATOR, OBSERVER, agent_uri, agents_uri
+from cospan.wire.security.identity import ADMIN, COORDINATOR, OBSERVER, agent_uri, agents_uri, relay_uri
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +24,7 @@ class IssueOptions:
 
     agents_one_by_one: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    relay: tuple[str, ...] = ()
     coordinator: str | None = None
     admin: bool = False
     observer: bool = False
@@ -98,6 +99,7 @@ def _names(chosen: IssueOptions) -> tuple[tuple[str, ...], tuple[str, ...], str]
         InvalidValueError: there is no subject, or an invalid one.
     """
     uris = [*map(agent_uri, chosen.agents_one_by_one), *map(agents_uri, chosen.agents)]
+    uris += map(relay_uri, chosen.relay)
     uris += [uri for uri, said in ((ADMIN, chosen.admin), (OBSERVER, chosen.observer)) if said]
     hosts: list[str] = []
     if chosen.coordinator is not None:
@@ -110,10 +112,11 @@ def _names(chosen: IssueOptions) -> tuple[tuple[str, ...], tuple[str, ...], str]
         hosts = list(dict.fromkeys((*said, *_ALWAYS)))
     if not uris:
         raise InvalidValueError(
-            "say whom the certificate is for: --agent ID, --agents FIRST..LAST, --coordinator HOSTS, --admin or "
-            "--observer"
+            "say whom the certificate is for: --agent ID, --agents FIRST..LAST, --relay FIRST..LAST, "
+            "--coordinator HOSTS, --admin or --observer"
         )
     name = uris[-1].removeprefix("cospan:").rpartition(":")[2].replace("*", "fleet")
+    name = f"relay-{name}" if chosen.relay and uris[-1] == relay_uri(chosen.relay[-1]) else name
     _check_name(chosen.name or name)
     return tuple(uris), tuple(hosts), name
 

@@ -38,6 +38,14 @@ def certs_issue(
         list[str] | None,
         typer.Option("--agents", help="For a range of agents, as site-0..99; '*' for all.", metavar="FIRST..LAST"),
     ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--relay",
+            help="For a relay of a range of agents, towards its coordinator; '*' for all.",
+            metavar="FIRST..LAST",
+        ),
+    ] = None,
     coordinator: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +70,8 @@ def certs_issue(
     """Issue a certificate: a folder with cert.pem, key.pem and ca.pem."""
     from cospan.cli.commands.certs import IssueOptions, issue
 
-    chosen = IssueOptions(tuple(agent or ()), tuple(agents or ()), coordinator, admin, observer, name, days)
+    whom = tuple(agent or ()), tuple(agents or ()), tuple(relay or ())
+    chosen = IssueOptions(*whom, coordinator, admin, observer, name, days)
     raise typer.Exit(issue(folder, chosen))
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, Protocol, assert_never, runtime_checkable
 
 from cospan.client.session import machine as session
 from cospan.client.session.run_checks import checked_floor
@@ -22,11 +22,8 @@ from cospan.client.session.transport import AgentStream, Transport, is_near, sta
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
-from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.messages import AgentMessage, GradientUpload, Join, SumMembers, Welcome
 from cospan.wire.secure_sums.availability import require_cryptography
-
-if TYPE_CHECKING:  # it needs the package cryptography
-    from cospan.client.session.masking import Masking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +51,23 @@ class SessionSettings:
         checked_floor(self.min_steps_per_round)
 
 
+@runtime_checkable
+class VectorSource(Protocol):
+    """A process' part in secure sums; `cospan.client.session.masking.Masking` is that of an agent."""
+
+    def offered(self, join: Join) -> Join:
+        """The join with keys, and their proofs."""
+        ...
+
+    def agree(self, named: SumMembers, state: session.SessionState) -> bytes:
+        """The id of the epoch of these members, after they were checked; raises MembershipRefusedError."""
+        ...
+
+    def masked(self, command: session.TransmitMasked, specification: RunSpecification) -> GradientUpload:
+        """The upload as it is sent; the second time the same bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SessionHooks:
     """What a process does with its session; all of this is called on the event loop's thread.
@@ -68,6 +82,8 @@ class SessionHooks:
         welcomed: is told of every welcome, before anything that follows from it.
         outgoing: gives a message as it is sent.
         takes_over: whether a broken stream is dealt with here, so that the machine is not told of it.
+        vectors: of a relay, what stands for its part in secure sums: the keys and vectors of those below it. None
+            where the process has a key of its own, and masks.
     """
 
     name: Callable[[], str]
@@ -79,6 +95,7 @@ class SessionHooks:
     welcomed: Callable[[Welcome], None] = lambda _: None
     outgoing: Callable[[AgentMessage], AgentMessage] = lambda message: message
     takes_over: Callable[[CospanError], bool] = lambda _: False
+    vectors: VectorSource | None = None
 
 
 class SessionDriver:
@@ -95,7 +112,7 @@ class SessionDriver:
         self.is_over = False
         self._transport, self._hooks, self._settings = transport, hooks, settings
         self._specification: RunSpecification | None = None
-        self._masking: Masking | None = None
+        self._masking: VectorSource | None = None
         self._inbox: deque[session.Event] = deque()
         self._is_stepping = False
         self._stream: AgentStream | None = None
@@ -119,6 +136,7 @@ class SessionDriver:
             min_steps_per_round=self._settings.min_steps_per_round,
             spread=self._rng.random(),
             near=is_near(self._transport),
+            passes_on=self._hooks.vectors is not None,
         )
         self._tick_later()
         for command in commands:
@@ -214,7 +232,7 @@ class SessionDriver:
                 return
             from cospan.client.session.masking import Masking
 
-            self._masking = Masking(tls_of(self._transport))
+            self._masking = self._hooks.vectors or Masking(tls_of(self._transport))
         self._hooks.prepare(specification)
 
     def _send(self, message: AgentMessage) -> None:

@@ -110,7 +110,7 @@ class GrpcTransport:
         d, r, pooled = specification.feature_dim, specification.rank, specification.pooled_length
         limit = max_message_bytes(d, r, self._group_size, pooled=pooled)
         if specification.secure_sums:
-            limit += max_membership_bytes(specification.agents)
+            limit += max_membership_bytes(specification.agents, self._group_size)
         address = await self._where.now()
         proxied = await proxy_of(address) is not None
         channel = open_channel(address, client_options(limit), self._tls, proxied=proxied)

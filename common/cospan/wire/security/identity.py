@@ -5,6 +5,7 @@ A certificate carries any number of these URIs among its subject alternative nam
     cospan:agent:site-7            one agent
     cospan:agents:site-0..99       the agents site-0 to site-99, as for a group
     cospan:agents:*                every agent of the fleet, and the right to ask for a free site
+    cospan:relay:site-0..99        a relay of these agents (or of `*`): it may bring them, and is none of them
     cospan:observer                reading: status, rounds, basis
     cospan:admin                   reading, and stopping the run
     cospan:coordinator             the server itself; as a client it may ask for its own health, and no more
@@ -24,7 +25,8 @@ from cospan.wire.text import listed, printable
 SCHEME = "cospan:"
 ADMIN, OBSERVER, COORDINATOR = "cospan:admin", "cospan:observer", "cospan:coordinator"
 ANY_AGENT = "cospan:agents:*"
-_AGENT, _AGENTS = "cospan:agent:", "cospan:agents:"
+_AGENT, _AGENTS, _RELAY = "cospan:agent:", "cospan:agents:", "cospan:relay:"
+_ANY_RELAY = f"{_RELAY}*"
 _RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>0|[1-9][0-9]{0,8})\.\.(?P<last>0|[1-9][0-9]{0,8})")
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>0|[1-9][0-9]{0,8})")
 _SHOWN = 3
@@ -64,6 +66,8 @@ class Identity:
         agent_ids: the agents named one by one.
         ranges: the agents named by a range.
         any_agent: whether it speaks for every agent, and may ask for a free site.
+        relayed: the agents that it may bring as their relay.
+        any_relayed: whether these are all.
         rights: what else it may do.
     """
 
@@ -73,20 +77,31 @@ class Identity:
     agent_ids: frozenset[str] = frozenset()
     ranges: tuple[AgentRange, ...] = ()
     any_agent: bool = False
+    relayed: tuple[AgentRange, ...] = ()
+    any_relayed: bool = False
     rights: frozenset[Right] = frozenset()
 
     def speaks_for(self, agent_id: str) -> bool:
         """Whether it may act as this agent."""
         return self.any_agent or agent_id in self.agent_ids or any(agent_id in span for span in self.ranges)
 
+    def brings(self, agent_id: str) -> bool:
+        """Whether it may join with this agent: as the agent, or as its relay."""
+        return self.speaks_for(agent_id) or self.any_relayed or any(agent_id in span for span in self.relayed)
+
     def most_agents(self, fleet: int) -> int:
         """How many agents it may stand for in a fleet of this size."""
-        if self.any_agent:
+        if self.any_agent or self.any_relayed:
             return fleet
-        return min(fleet, len(self.agent_ids) + sum(span.last - span.first + 1 for span in self.ranges))
+        spans = (*self.ranges, *self.relayed)
+        return min(fleet, len(self.agent_ids) + sum(span.last - span.first + 1 for span in spans))
 
-    def require_agents(self, agent_ids: Iterable[str]) -> None:
+    def require_agents(self, agent_ids: Iterable[str], *, as_relay: bool = False) -> None:
         """Checks that a process may act as these agents; without any it asks for a free site.
+
+        Args:
+            agent_ids: the agents.
+            as_relay: whether it is enough to be their relay, which may bring them and prove no keys for them.
 
         Raises:
             IdentityMismatchError: it may not.
@@ -97,7 +112,8 @@ class Identity:
                 f"the certificate is for {self.name}, and only one for {ANY_AGENT} may ask for a free site; "
                 "say which agent it is with --id"
             )
-        foreign = [agent for agent in named if not self.speaks_for(agent)]
+        allows = self.brings if as_relay else self.speaks_for
+        foreign = [agent for agent in named if not allows(agent)]
         if foreign:
             others = listed([repr(agent) for agent in foreign], _SHOWN)
             raise IdentityMismatchError(
@@ -125,7 +141,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
         address: of the peer, as gRPC writes it.
     """
     ours = sorted({uri for uri in uris if uri.startswith(SCHEME)})
-    agents, ranges, rights = set[str](), list[AgentRange](), set[Right]()
+    agents, ranges, relayed, rights = set[str](), list[AgentRange](), list[AgentRange](), set[Right]()
     for uri in ours:
         if uri == ADMIN:
             rights |= {Right.READ, Right.STOP}
@@ -135,6 +151,8 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
             agents.add(uri.removeprefix(_AGENT))
         elif uri.startswith(_AGENTS) and (span := _range(uri.removeprefix(_AGENTS))) is not None:
             ranges.append(span)
+        elif uri.startswith(_RELAY) and (span := _range(uri.removeprefix(_RELAY))) is not None:
+            relayed.append(span)
     name = listed(ours, _SHOWN)
     shared = ANY_AGENT in ours
     key = f"{' '.join(ours)} at {network_of(host_of(address))}" if shared or not ours else " ".join(ours)
@@ -145,6 +163,8 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
         agent_ids=frozenset(agents),
         ranges=tuple(ranges),
         any_agent=shared,
+        relayed=tuple(relayed),
+        any_relayed=_ANY_RELAY in ours,
         rights=frozenset(rights),
     )
 
@@ -193,6 +213,15 @@ def agents_uri(named: str) -> str:
             f"{named!r} is no range of agents; say the first and the last number, as in site-0..99, or * for all"
         )
     return f"{_AGENTS}{named}"
+
+
+def relay_uri(named: str) -> str:
+    """The URI for a relay of a range of agents, as `site-0..99`, or of `*`, all of them.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    return f"{_RELAY}{agents_uri(named).removeprefix(_AGENTS)}"
 
 
 def agent_uri(agent_id: str) -> str:

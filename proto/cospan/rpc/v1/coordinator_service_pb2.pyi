@@ -533,7 +533,8 @@ Global___MaskedVector: _TypeAlias = MaskedVector  # noqa: Y015
 @_typing.final
 class RoundDeclined(_message.Message):
     """With secure sums: the process sends no vector for the round, because it has sent one in another epoch, or for another
-    basis: the sum of two epochs would show the difference. The round is void, and the next one opens.
+    basis: the sum of two epochs would show the difference. A relay sends it also where a vector from below it is missing.
+    The round is void, and the next one opens.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -61,7 +61,7 @@ def on_decline(state: CoordinatorState, event: DeclineArrived, now: float) -> Ou
     """
     session = state.session(event.token)
     state = state.with_session(session.heard(now))
-    if event.round != state.round or not state.open_round.awaited.has(session.agent_ids):
+    if event.round != state.round or state.open_round.awaited.isdisjoint(session.agent_ids):
         return state, ()
     cause = "a member has sent a vector for this round before, in another epoch or at another basis"
     return close_if_complete(state.evolve(open_round=state.open_round.evolve(void_cause=cause)), now)
@@ -193,7 +193,7 @@ def _check_gradient(state: CoordinatorState, session: Session, upload: GradientU
         raise InvalidMessageError(
             f"gradient.weight is {upload.contribution.weight:g}; the sum is over {len(agents)} agents"
         )
-    if state.specification.secure_sums and agents is not session.agent_ids:
+    if state.specification.secure_sums and not _is_of_members(state, session, upload, agents):
         raise InvalidMessageError("gradient.agent_ids must be all agents of the process; this run has secure sums")
     if state.phase is RunPhase.WAITING and state.specification.secure_sums and upload.round < state.round:
         return  # of a round that was void; a smaller fleet than the smallest cohort is waited for
@@ -202,6 +202,17 @@ def _check_gradient(state: CoordinatorState, session: Session, upload: GradientU
             f"a gradient of round {upload.round} came while round {state.round} is "
             f"{'not open yet' if state.phase is RunPhase.WAITING else 'open'}; wait for its basis"
         )
+
+
+def _is_of_members(state: CoordinatorState, session: Session, upload: GradientUpload, agents: Block) -> bool:
+    """Whether a vector is over all members that a session has in the open round; agents may have joined it since.
+
+    One for a round that is over, or void, may be over those of an earlier epoch; it counts nowhere.
+    """
+    current = state.open_round
+    if agents is session.agent_ids or upload.round != state.round or state.phase is not RunPhase.COLLECTING:
+        return True
+    return current.awaited.has(agents) or current.counted.has(agents)
 
 
 def _cannot_repeat(state: CoordinatorState, agents: Block) -> bool:

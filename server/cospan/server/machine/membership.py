@@ -11,6 +11,7 @@ from cospan.core.specification import SITE_PREFIX, RunSpecification
 from cospan.server.machine import events
 from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.secure_sums.epochs import Offer, offer_of
+from cospan.server.machine.secure_sums.succession import with_successor
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.state import CoordinatorState, Outcome
 from cospan.wire.errors import (
@@ -39,16 +40,18 @@ def admit(state: CoordinatorState, event: events.JoinRequested, now: float) -> O
     offer = offer_of(event.join) if state.specification.secure_sums else None
     state = _update_last_announced(state, event.join)
     known = _resumable_session(state, event.join, offer)
-    _check_keys(state, offer, known)
     if known is not None:
+        _check_keys(state, offer, known)
         return _resume_session(_with_offer(state, known.token, offer), known, event, now)
     _check_capacity(state, event.join.agent_ids)
+    former = state
     state, before = _displace(state, event.join, now)
+    _check_keys(state, offer, None)  # a relay brings its members again
     if not state.specification.feature_fingerprint:
         fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
         state = state.evolve(specification=fixed)
         before += (events.StoreSpecification(fixed),)
-    return _open_session(state, event, site_index, now, before)
+    return _open_session(state, event, site_index, now, (former, before))
 
 
 def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outcome:
@@ -323,8 +326,10 @@ def _open_session(
     event: events.JoinRequested,
     site_index: int | None,
     now: float,
-    before: tuple[events.Command, ...],
+    displaced: tuple[CoordinatorState, tuple[events.Command, ...]],
 ) -> Outcome:
+    """Opens a session; `displaced` is the state before others were displaced for it, and the commands of that."""
+    earlier, before = displaced
     join, members, current = event.join, state.members, state.open_round
     agents, site_claim_id, claims = join.agent_ids, join.site_claim_id, members.site_claims
     if site_index is None:
@@ -358,6 +363,7 @@ def _open_session(
     )
     offer = offer_of(join) if state.specification.secure_sums else None
     state = _with_offer(state.evolve(members=members, open_round=current), session.token, offer)
+    state = with_successor(state, earlier, session.token)
     welcome = events.Send(session.token, welcome_of(state, session))
     return state, (*before, events.StoreMember(session), welcome, events.Note("agent-joined", state.round, agents))
 

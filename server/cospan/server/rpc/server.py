@@ -27,6 +27,7 @@ from cospan.wire.limits import (
     NO_COMPRESSION,
     max_membership_bytes,
     max_message_bytes,
+    max_offer_bytes,
     max_recalled_bytes,
     server_options,
 )
@@ -122,7 +123,8 @@ class AgentListener:
         streams = sum(limit_of_all(kind, spec.agents).at_once for kind in Kind)
         answer = max_recalled_bytes(spec.feature_dim, spec.rank)
         if spec.secure_sums:
-            answer = max(answer, limit + max_membership_bytes(spec.agents))
+            answer = max(answer, limit + max_membership_bytes(spec.agents, largest_group))
+            limit += max_offer_bytes(spec.agents)
         options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=answer)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
         service = CoordinatorService(self._engine, self._stop, self.door, self.agent_stats, self._tls)

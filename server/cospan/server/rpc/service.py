@@ -27,6 +27,7 @@ from cospan.server.machine.events import (
     LeaveArrived,
     StreamClosed,
 )
+from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.agent_stats import AgentStats
@@ -164,9 +165,10 @@ class CoordinatorService:
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
         if not isinstance(message, Join):
             raise OutOfTurnError("the first message of a stream must be a Join")
-        identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
+        # Of a join that resumes, too: a token is no certificate.
+        identity.require_agents(message.agent_ids, as_relay=True)
         if self._engine.state.specification.secure_sums and self._tls is not None:
-            _check_keys(message, self._tls)
+            _check_keys(message, self._tls, self._engine.state)
         if not message.agent_ids:
             await self._engine.know_sites()
         self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
@@ -224,7 +226,7 @@ class CoordinatorService:
         """Past rounds of a session's agents, for its process, which was started again."""
         state = self._engine.state
         session = state.session(request.session_token)
-        peer_identity(context).require_agents(session.agent_ids)
+        peer_identity(context).require_agents(session.agent_ids, as_relay=True)
         recalled = await self._engine.recall(session.agent_ids, request.from_round, request.before_round)
         return encode_recalled(state.stamp, recalled)
 
@@ -263,16 +265,24 @@ class CoordinatorService:
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
 
-def _check_keys(join: Join, tls: TlsSource) -> None:
+def _check_keys(join: Join, tls: TlsSource, state: CoordinatorState) -> None:
     """Checks that the keys of a join are of processes that may speak for its agents.
+
+    A relay joins again with all its members whenever one comes or goes: those that are here already, with the same
+    proof, were checked when they came.
 
     Raises:
         IdentityMismatchError: one is not proven.
     """
+    sessions = {state.members.keys.get(each.public_key, "") for each in join.sum_members}
+    offers = [state.members.offers[token] for token in sessions if token]
+    checked = {member: offer.key_proofs.get(member.public_key) for offer in offers for member in offer.members}
     for each in join.sum_members:
         member = each if each.agent_ids else Member(each.public_key, join.agent_ids)
+        proof = join.key_proofs.get(member.public_key)
+        if proof is not None and checked.get(member) == proof:
+            continue
         try:
-            proof = join.key_proofs.get(member.public_key)
             check_joined(member, proof, tls.material.authority, time.time())
         except MembershipRefusedError as refusal:
             raise IdentityMismatchError(f"{refusal}; use the certificate of that agent") from refusal

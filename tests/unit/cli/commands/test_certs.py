@@ -111,6 +111,8 @@ def test_an_authority_is_never_overwritten(authority: Path, capsys: pytest.Captu
 LEAVES = {
     "agent": (("--agent", "site-7"), "site-7", ["cospan:agent:site-7"]),
     "group": (("--agents", "site-0..99"), "site-0..99", ["cospan:agents:site-0..99"]),
+    "relay": (("--relay", "site-0..99"), "relay-site-0..99", ["cospan:relay:site-0..99"]),
+    "relay of all": (("--relay", "*", "--admin"), "admin", ["cospan:relay:*", "cospan:admin"]),
     "fleet": (("--agents", "*"), "fleet", ["cospan:agents:*"]),
     "admin": (("--admin",), "admin", ["cospan:admin"]),
     "observer": (("--observer",), "observer", ["cospan:observer"]),

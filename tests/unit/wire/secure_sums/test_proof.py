@@ -69,6 +69,13 @@ def test_an_observer_is_no_agent(tmp_path: Path) -> None:
         check_proof(MEMBER, proof_of(MEMBER, observer), observer.authority, time.time())
 
 
+@pytest.mark.parametrize("uri", ["cospan:relay:site-0..9", "cospan:relay:*"])
+def test_a_relay_proves_no_key_for_the_agents_that_it_brings(uri: str, tmp_path: Path) -> None:
+    relay = issued(tmp_path, uri)
+    with pytest.raises(MembershipRefusedError, match="does not speak for"):
+        check_proof(MEMBER, proof_of(MEMBER, relay), relay.authority, time.time())
+
+
 def test_another_authority_proves_nothing(tmp_path: Path, material: TlsMaterial) -> None:
     """As one that the coordinator has made: it has issued a certificate for the same names."""
     forged = issued(tmp_path, "cospan:agents:*")

@@ -17,6 +17,7 @@ from cospan.wire.security.identity import (
     agents_uri,
     host_of,
     of_certificate,
+    relay_uri,
     without_certificate,
 )
 
@@ -183,6 +184,24 @@ def test_what_is_no_range_is_refused(text: str) -> None:
         agents_uri(text)
 
 
+@pytest.mark.parametrize(("text", "brought"), [("site-0..9", ("site-0", "site-9")), ("*", ("anything",))])
+def test_a_relay_brings_agents_and_is_none_of_them(text: str, brought: tuple[str, ...]) -> None:
+    relay = identity(relay_uri(text))
+    relay.require_agents(brought, as_relay=True)
+    assert not any(relay.speaks_for(agent) for agent in brought)
+    with pytest.raises(IdentityMismatchError, match="does not speak for"):
+        relay.require_agents(brought)
+    with pytest.raises(IdentityMismatchError, match="may ask for a free site"):
+        relay.require_agents((), as_relay=True)
+
+
+def test_a_relay_brings_no_other_agents() -> None:
+    with pytest.raises(IdentityMismatchError, match="does not speak for 'site-10'"):
+        identity("cospan:relay:site-0..9", "cospan:relay:").require_agents(("site-1", "site-10"), as_relay=True)
+    with pytest.raises(InvalidValueError, match="no range of agents"):
+        relay_uri("site")
+
+
 def test_an_agents_name_is_checked() -> None:
     assert agent_uri("site-7") == "cospan:agent:site-7"
     with pytest.raises(InvalidValueError, match="agent id 'a b' must be"):
@@ -215,6 +234,8 @@ def test_a_call_without_tls_is_of_its_address() -> None:
         (("cospan:agent:a",), 1),
         (("cospan:agent:a", "cospan:agent:b"), 2),
         (("cospan:agent:a", "cospan:agents:site-0..9"), 11),
+        (("cospan:agent:a", "cospan:relay:site-0..9"), 11),
+        (("cospan:relay:*",), 50),
         (("cospan:agents:site-0..9999",), 50),
         ((ANY_AGENT,), 50),
         ((ADMIN,), 0),

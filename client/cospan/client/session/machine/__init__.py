@@ -34,6 +34,7 @@ from cospan.client.session.machine.events import Tick as Tick
 from cospan.client.session.machine.events import Transmit as Transmit
 from cospan.client.session.machine.events import TransmitMasked as TransmitMasked
 from cospan.client.session.machine.events import Unanswered as Unanswered
+from cospan.client.session.machine.events import Unsummed as Unsummed
 from cospan.client.session.machine.events import answer_to_ask as answer_to_ask
 from cospan.client.session.machine.reconnecting import tick_seconds as tick_seconds
 from cospan.client.session.machine.state import KeptGradient as KeptGradient

@@ -46,6 +46,7 @@ from cospan.client.session.machine.events import (
     Tick,
     Transmit,
     Unanswered,
+    Unsummed,
 )
 from cospan.client.session.machine.joining import on_connected, on_described, on_prepared, on_regrouped, on_welcome
 from cospan.client.session.machine.reconnecting import (
@@ -57,7 +58,7 @@ from cospan.client.session.machine.reconnecting import (
     on_tick,
 )
 from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
-from cospan.client.session.machine.secure_sums import on_members, with_agreed
+from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -84,6 +85,7 @@ def initial_state(
     min_steps_per_round: int = DEFAULT_MIN_STEPS,
     spread: float = 0.5,
     near: bool = False,
+    passes_on: bool = False,
 ) -> Outcome:
     """A session about to ask what the run is.
 
@@ -93,6 +95,7 @@ def initial_state(
         min_steps_per_round: a run with fewer is refused.
         spread: uniform in [0, 1), so that processes ask at different times.
         near: whether the coordinator is on this machine.
+        passes_on: whether others learn, as below a relay.
     """
     state = SessionState(
         progress_timeout_seconds=progress_timeout_seconds,
@@ -100,6 +103,7 @@ def initial_state(
         lost_since=now,
         min_steps_per_round=min_steps_per_round,
         spread=spread,
+        passes_on=passes_on,
     )
     return state, (Inquire(0.0),)
 
@@ -127,10 +131,17 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case StopRequested(cause=cause, returning=returning):
             end = Conclude(cause, state.basis, left=True, head_covariance=state.head_covariance)
             return _leave(state, Phase.DONE, cause, end, returning=returning)
-        case Regrouped(agent_ids=agent_ids):
-            return on_regrouped(state, agent_ids, now)
+        case Regrouped() | Unsummed():
+            return _of_a_relay(state, event, now)
         case Saved() | FeedSilent() | Answered() | Unanswered() | Tick():
             return _on_the_wait(state, event, now)
+
+
+def _of_a_relay(state: SessionState, event: Regrouped | Unsummed, now: float) -> Outcome:
+    """What happens to a process that learns through others."""
+    if isinstance(event, Regrouped):
+        return on_regrouped(state, event.agent_ids, now)
+    return on_unsummed(state, event.round, now)
 
 
 def _on_readiness(state: SessionState, event: GradientReady | Agreed, now: float) -> Outcome:

@@ -94,6 +94,13 @@ class Regrouped:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsummed:
+    """With secure sums, of a process that passes rounds on: no vector comes for this round."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """Every round below this one is in the process' file."""
 
@@ -141,6 +148,7 @@ Event: TypeAlias = (
     | FeedSilent
     | Answered
     | Unanswered
+    | Unsummed
     | Tick
 )
 

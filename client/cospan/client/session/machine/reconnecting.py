@@ -16,6 +16,7 @@ from cospan.client.session.machine.events import (
     Unanswered,
 )
 from cospan.client.session.machine.idle_check import Silence
+from cospan.client.session.machine.secure_sums import passes_on_early
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.wire.errors import (
     CertificateError,
@@ -68,7 +69,8 @@ def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
     state = closed(state, now)
     if isinstance(error, SessionUnknownError):
         state = replace(state, token=None)
-        if state.learning is not None and not _is_exhausted(state, now):
+        learns = state.learning is not None and not passes_on_early(state)
+        if learns and not _is_exhausted(state, now):
             return replace(state, phase=Phase.LAGGING, lagging_since=now), ()
     elif isinstance(error, CertificateError) and state.specification is None and state.attempts >= _DOUBTS:
         return failed(state, error)  # after the welcome, a renewal on disk may cure it

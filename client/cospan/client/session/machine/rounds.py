@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
 from cospan.client.session.machine.reconnecting import progressed
-from cospan.client.session.machine.secure_sums import masked_turn
+from cospan.client.session.machine.secure_sums import masked_turn, passes_on_early, with_kept
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, most_kept
 from cospan.client.session.run_checks import turn_between
 from cospan.core.aggregation.basis_update import head_covariance_problem
@@ -43,7 +43,7 @@ def take_part(state: SessionState, now: float) -> Outcome:
             return turn_of_sum
     elif kept is not None:
         return replace(state, last_sent=now), (Transmit(kept.upload),)
-    if state.learning is not None:
+    if state.learning is not None and not passes_on_early(state):
         return state, ()
     number, basis = state.stamp.round, state.basis
     turn = state.learnt_at and turn_between(state.specification, *state.learnt_at, state.stamp)
@@ -70,7 +70,7 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     if state.learning_at is None or state.learning != upload.round:
         raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which was not asked for")
     kept = (*state.kept, KeptGradient(upload, *state.learning_at))[-most_kept(state) :]
-    state = replace(state, learning=None, learning_at=None, kept=kept)
+    state = with_kept(replace(state, learning=None, learning_at=None), kept)
     if state.phase is Phase.LAGGING:
         # The time for its own round was no wait for the coordinator.
         lost_since = state.lost_since + (now - state.lagging_since)

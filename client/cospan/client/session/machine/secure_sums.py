@@ -5,6 +5,9 @@ the same masks would show their difference, and so would sums of one round in tw
 member shows that member's vector. So for each round at most one upload is masked, in one epoch; that one may be
 sent again, to the same bytes. Where the coordinator asks for anything else, as after a restart without some
 members, the process declines: the round is void, and the next one opens.
+
+A relay passes rounds on (`SessionState.passes_on`), and sends sums of vectors that its agents have masked. They
+hold the rule for themselves; the relay keeps to it as well, for of one round its agents have one vector each.
 """
 
 from dataclasses import replace
@@ -13,7 +16,7 @@ from cospan.client.session.machine.events import Agree, Agreed, Transmit, Transm
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, failed
 from cospan.core.secure_sums.membership import Membership
 from cospan.wire.errors import OutOfTurnError
-from cospan.wire.messages import RoundDeclined, SumMembers
+from cospan.wire.messages import MaskedVector, RoundDeclined, SumMembers
 
 
 def epoch_id_of(members: SumMembers | None) -> bytes:
@@ -31,6 +34,32 @@ def on_members(state: SessionState, members: SumMembers) -> Outcome:
 def with_agreed(state: SessionState, event: Agreed) -> SessionState:
     """The state after the members of an epoch were found in order."""
     return replace(state, agreed=event.epoch_id)
+
+
+def on_unsummed(state: SessionState, number: int, now: float) -> Outcome:
+    """Declines a round of which no sum can come, where the coordinator may still wait for it."""
+    if state.learning != number:
+        return state, ()
+    state = replace(state, learning=None, learning_at=None)
+    awaited = state.phase is Phase.ACTIVE and state.is_open and bool(state.epoch_id)
+    if not awaited or state.stamp is None or state.stamp.round != number:
+        return state, ()
+    return replace(state, last_sent=now), (Transmit(RoundDeclined(number)),)
+
+
+def with_kept(state: SessionState, kept: tuple[KeptGradient, ...]) -> SessionState:
+    """The state with what is kept, the newest of which may have come masked, from below a relay."""
+    newest = kept[-1].upload
+    vector = newest.contribution
+    if isinstance(vector, MaskedVector):
+        kept = (*kept[:-1], replace(kept[-1], epoch_id=vector.epoch_id))
+        return replace(state, kept=kept, masked_until=max(state.masked_until, newest.round + 1))
+    return replace(state, kept=kept)
+
+
+def passes_on_early(state: SessionState) -> bool:
+    """Whether a round is passed on before the one before has a gradient; see `SessionState.passes_on`."""
+    return state.passes_on and state.specification is not None and state.specification.secure_sums
 
 
 def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> Outcome | None:

@@ -97,6 +97,8 @@ class SessionState:
         epoch_id: with secure sums the epoch of the stamp's round; empty where this process is not in it.
         agreed: the newest epoch whose members were found in order.
         masked_until: for rounds below this one no vector is masked any more: one may have been.
+        passes_on: whether others learn, as below a relay: with secure sums a round that opens is passed on to them
+            even while the one before has no sum, for that may be void; and sums come masked.
     """
 
     progress_timeout_seconds: float
@@ -132,6 +134,7 @@ class SessionState:
     epoch_id: bytes = b""
     agreed: bytes = b""
     masked_until: int = 0
+    passes_on: bool = False
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""

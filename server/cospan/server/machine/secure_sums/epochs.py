@@ -45,6 +45,7 @@ class Epoch:
         awaited: the agents of these sessions.
         offers: what it was formed from.
         of_agents: the agents that it was formed for; some may have no session that has offered a key.
+        told_proofs: at a relay the proofs of keys that it was told; None where they are those of the offers.
     """
 
     membership: Membership
@@ -53,6 +54,7 @@ class Epoch:
     awaited: AgentSet
     offers: Offers
     of_agents: AgentSet
+    told_proofs: Mapping[bytes, KeyProof] | None = None
 
     @property
     def id(self) -> bytes:
@@ -63,7 +65,9 @@ class Epoch:
         """The members as one of its sessions is told them, with the proofs of its neighbours."""
         members = self.membership.members
         proofs: dict[bytes, KeyProof] = {}
-        known = {key: proof for each in self.tokens for key, proof in self.offers[each].key_proofs.items()}
+        known = self.told_proofs
+        if known is None:
+            known = {key: proof for each in self.tokens for key, proof in self.offers[each].key_proofs.items()}
         if known:
             own = set(self.offers[token].keys)
             for place, member in enumerate(members):
@@ -98,6 +102,18 @@ def formed(run_id: str, agents: AgentSet, offers: Offers, hosts: Mapping[str, st
     is_same = before is not None and before.id == membership.epoch_id
     untold = tokens - before.tokens if before is not None and is_same else tokens
     return Epoch(membership, tokens, untold, awaited, offers, agents)
+
+
+def with_session(epoch: Epoch, former: str, token: str, offer: Offer) -> Epoch:
+    """The epoch in which a session has the place of a former one, all of whose members it brings.
+
+    Args:
+        epoch: of the open round.
+        former: token of the session that was in it.
+        token: of the session that takes its place, and was told nothing yet.
+        offer: of that session.
+    """
+    return replace(epoch, tokens=epoch.tokens - {former} | {token}, offers=epoch.offers.set(token, offer))
 
 
 def offer_of(join: Join) -> Offer:

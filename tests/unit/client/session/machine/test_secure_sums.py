@@ -12,7 +12,7 @@ from cospan.client.session.machine import Phase
 from cospan.client.session.machine.secure_sums import epoch_id_of
 from cospan.core.secure_sums.membership import Member
 from cospan.wire import messages as m
-from cospan.wire.errors import MembershipRefusedError, OutOfTurnError
+from cospan.wire.errors import MembershipRefusedError, OutOfTurnError, SessionUnknownError
 
 MEMBERS = tuple(Member(bytes([number]) * 32, (name,)) for number, name in enumerate("abc", 1))
 FEWER = MEMBERS[:2]
@@ -160,3 +160,69 @@ def test_the_invariant_is_checked() -> None:
         replace(agent.state, kept=(kept, kept)).check()
     with pytest.raises(AssertionError, match="what was masked is known"):
         replace(agent.state, masked_until=0).check()
+
+
+# A process that passes rounds on --------------------------------------------------------------------------------
+
+
+def passing() -> tuple[AgentDriver, bytes]:
+    """A relay's session, which has passed round 0 on."""
+    agent, epoch_id = member()
+    agent.state = replace(agent.state, passes_on=True)
+    return agent, epoch_id
+
+
+def summed(agent: AgentDriver, number: int, epoch_id: bytes) -> tuple[session.Command, ...]:
+    vector = m.MaskedVector(np.ones(3, np.uint64), epoch_id, 2.0)
+    agent.step(session.GradientReady(m.GradientUpload(number, vector, ("a", "b"))))
+    return agent.commands
+
+
+def test_a_round_is_passed_on_though_the_one_before_has_no_sum() -> None:
+    agent, epoch_id = passing()
+    (learn,) = opened(agent, 1, epoch_id)
+    assert isinstance(learn, session.Learn)
+    assert (learn.round, agent.state.learning) == (1, 1)
+
+
+def test_a_sum_that_comes_masked_is_sent_in_its_epoch_and_again_on_request() -> None:
+    agent, epoch_id = passing()
+    (sent,) = summed(agent, 0, epoch_id)
+    assert isinstance(sent, session.TransmitMasked)
+    assert (sent.epoch_id, agent.state.masked_until) == (epoch_id, 1)
+    (again,) = opened(agent, 0, epoch_id)
+    assert isinstance(again, session.TransmitMasked)
+    assert again.upload is sent.upload
+
+
+def test_a_sum_of_another_epoch_is_declined() -> None:
+    agent, epoch_id = passing()
+    summed(agent, 0, epoch_id)
+    fewer = agreed(agent, FEWER)
+    assert messages(opened(agent, 0, fewer)) == [m.RoundDeclined(0)]
+
+
+def test_a_round_without_a_sum_is_declined_once_and_may_be_asked_for_again() -> None:
+    agent, epoch_id = passing()
+    agent.step(session.Unsummed(0))
+    assert messages(agent.commands) == [m.RoundDeclined(0)]
+    agent.step(session.Unsummed(0))
+    assert agent.commands == ()
+    (learn,) = opened(agent, 0, epoch_id)
+    assert isinstance(learn, session.Learn)
+
+
+def test_of_a_round_that_is_over_nothing_is_declined() -> None:
+    agent, epoch_id = passing()
+    opened(agent, 1, epoch_id)
+    agent.step(session.Unsummed(0))
+    assert agent.commands == ()
+    assert agent.state.learning == 1
+
+
+def test_a_session_that_was_given_up_is_joined_again_at_once() -> None:
+    """Its round is void without it, so nothing is to be finished first."""
+    agent, _ = passing()
+    agent.step(broke(SessionUnknownError("given up")))
+    assert agent.state.phase is Phase.OFFLINE
+    assert isinstance(agent.commands[-1], session.Connect)
