@@ -42,7 +42,7 @@ class Relaying:
             return  # its round has members, which it joins with
         if before.fleet.phase in OVER:
             assert not any(isinstance(each, HostAgents | SumUp) for each in commands), (
-                "a relay that is over goes on"
+                "a relay that is over does more"
             )
             return
         match event:

@@ -42,7 +42,7 @@ class SessionRounds:
         """Holds a step against what the process owes its coordinator."""
         if state.specification is not None and state.specification.secure_sums:
             return
-        assert not (self._is_over and commands), "a session that is over goes on"
+        assert not (self._is_over and commands), "a session that is over does more"
         self._is_over = state.phase in (session.Phase.DONE, session.Phase.FAILED)
         if self._is_over:
             self._check_end(event, commands)

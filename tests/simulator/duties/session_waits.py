@@ -33,7 +33,7 @@ class SessionWaits:
         self._opened = 0.0
         self._has_progressed = False
         self._durable = -1
-        self._is_over = False
+        self._is_over = self._is_prepared = False
         self._drained_at: float | None = None
         self._resume_at = float("-inf")
         self._attempts = 0
@@ -82,7 +82,7 @@ class SessionWaits:
             case session.Described():
                 self._attempts = 0
             case session.Prepared():
-                self._spent, self._since = 0.0, now
+                self._is_prepared, self._spent, self._since = True, 0.0, now
             case session.Connected():
                 self._phase, self._sent_at = session.Phase.JOINING, now
             case session.Received():
@@ -168,6 +168,7 @@ class SessionWaits:
         tries = [each for each in commands if isinstance(each, session.Connect | session.Inquire)]
         assert len(tries) == len(commands) == 1, "a process without a stream tries again"
         self._phase = session.Phase.OFFLINE
+        assert isinstance(tries[0], session.Connect) == self._is_prepared, "a process with its site made connects"
         pause = tries[0].after_seconds
         if soon:
             assert not pause, "a process that is ready connects at once"

@@ -28,12 +28,16 @@ def watch(module: str, key: str, value: Any, mutant: Any) -> Any:
 
 
 def watch_whole(module: str, key: str, value: Any, mutant: Callable[[], Any]) -> Any:
-    """The same for an operand: what counts is the value of the whole condition, which another one may decide."""
+    """The same for an operand: what counts is the whole condition, which another one may decide.
+
+    Its value may be used as well, and not its truth alone: then another object is another value.
+    """
     seeds = _reached[module, key]
     if seeds and (seeds[-1] == _seed or len(seeds) == _MOST_SEEDS):
         return value
     try:
-        differs = bool(value) != bool(mutant())
+        other = mutant()
+        differs = bool(value) != bool(other) or not (isinstance(value, bool) or value is other)
     except Exception:  # the operand kept the others from what they cannot do
         differs = True
     if differs:

@@ -33,7 +33,7 @@ class Network:
         self.slowness = 1.0
         self.parted = False
         self.lost_answers = 0
-        """So many agents do not receive the answer to a first join: their connections are reset before."""
+        """How many more agents do not receive the answer to a first join: their connections are reset before."""
         self._rng = rng
 
     def delay(self) -> float:
