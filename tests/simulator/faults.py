@@ -208,7 +208,10 @@ def _join_lost(world: "World", fault: Fault) -> bool:
 
 
 def _replay_lost(world: "World", fault: Fault) -> bool:
-    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others."""
+    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others.
+
+    Or nobody joins, and the others come only when the replay has lost all its agents.
+    """
     if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
         return False
 
@@ -217,9 +220,17 @@ def _replay_lost(world: "World", fault: Fault) -> bool:
         for agent in agents if fault.amount < 0.7 else agents[1:]:
             if world.stored_contributors & set(agent.agents) and world.rename(agent):
                 agent.die()
+        if not joins:
+            world.network.parted = True
+            world.timeline.after(_LONGEST_SECONDS, end)
 
+    def end() -> None:
+        world.network.parted = False
+
+    joins = fault.whom % 4 > 0
     world.coordinator.die()
-    world.add_agent()
+    if joins:
+        world.add_agent()
     world.on_replay = replace_them
     return True
 
@@ -353,7 +364,11 @@ def _lie(world: "World", fault: Fault) -> bool:
         replace(honest, contribution=replace(honest.contribution, weight=100.0)),  # counts for many
     )
     agent.lied = agent.connection.lied = True
-    agent.connection.send(0, lies[fault.whom % 3])
+    basis = agent.state.basis
+    if fault.whom % 4 == 3 and not agent.state.is_open and basis is not None:
+        agent.upload(GradientUpload(number, toy.contribution(agent.agents, number, basis)))  # of no open round
+    else:
+        agent.connection.send(0, lies[fault.whom % 3])
     return True
 
 
