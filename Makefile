@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo simulate-real unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixe
 
 simulate: $(VENV)/ready  ## Play runs with faults under a virtual clock: SEED=n, SEEDS=1000 (a minute)
 	@cd tests && ../$(BIN)/python -m simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+simulate-real: $(VENV)/ready  ## The same scripts in the simulator and with real processes; both must end alike: SEED=n, SEEDS=100 (minutes)
+	@cd tests && OPENBLAS_NUM_THREADS=1 ../$(BIN)/python -m simulator.alike $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=300 (an hour)
 	@cd tests && ../$(BIN)/python -m simulator.mutants $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLAYS),--plays $(PLAYS)) $(if $(ONLY),--only $(ONLY))

@@ -140,6 +140,22 @@ def test_the_units_of_systemd() -> None:
         assert (done.returncode, [line for line in done.stderr.splitlines() if "cospan" in line]) == (0, [])
 
 
+@pytest.mark.parametrize("tls", [(), ("--tls",)])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_secure_sums_are_a_flag_of_every_engine(engine: str, tls: tuple[str, ...]) -> None:
+    """What the coordinator is started with; the chart takes it from its values."""
+    fleet = (engine, "queues", "--agents", "12", "--groups", "4", *tls)
+    files = made(*fleet, "--secure-sums", "--min-cohort", "4")
+    text = "\n".join(files.values())
+    if engine == "kubernetes":
+        values = yaml.safe_load(files["values.yaml"])
+        assert (values["run"]["settings"]["secure-sums"], values["run"]["settings"]["min-cohort"]) == ("true", "4")
+    else:
+        assert "--secure-sums" in text
+        assert "--min-cohort=4" in text
+    assert in_this_process("deploy", *fleet, "--secure-sums", "--min-cohort", "5", "--dry-run") == 2
+
+
 def test_a_coordinator_of_other_machines_needs_tls_or_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     asked = (
         "deploy",

@@ -111,7 +111,7 @@ def test_custom_resources_are_valid() -> None:
     custom = [
         each for each in resources(rendered(HERE / "values" / "operators.yaml", "1.33")) if each["kind"] in CUSTOM
     ]
-    assert len(custom) == 5
+    assert len(custom) == 6
     done = subprocess.run(
         ["node", "validate.mjs"],
         cwd=folder,
@@ -121,7 +121,7 @@ def test_custom_resources_are_valid() -> None:
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stdout.count("right: ")) == (0, 5), done.stdout + done.stderr
+    assert (done.returncode, done.stdout.count("right: ")) == (0, 6), done.stdout + done.stderr
 
 
 def test_old_clusters_get_what_they_have() -> None:
@@ -153,6 +153,24 @@ def test_each_group_has_its_part_and_its_relay() -> None:
     assert found["Service", "relays"]["metadata"]["name"] == service
 
 
+def volumes(pod: Mapping[str, Any]) -> dict[str, str]:
+    """The Secrets of its certificates, by volume."""
+    return {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+
+
+def test_relays_of_secure_sums_present_the_coordinator_a_certificate_of_relays() -> None:
+    """One of agents could prove keys that a relay makes, and `cospan relay` refuses it."""
+    found = by_kind(rendered(HERE / "values" / "secure.yaml", "1.33"))
+    assert "--secure-sums" in pod_of(found["Job", "coordinator"])["containers"][0]["args"]
+    relays = volumes(pod_of(found["Job", "relays"]))
+    assert relays == {"certs": "fleet-relays-tls", "upstream-certs": "fleet-relays-upstream-tls"}
+    plain = rendered(
+        *(HERE / "values" / "secure.yaml", "1.33"),
+        *("--set", "run.settings.secure-sums=false,tls.upstreamSecret="),
+    )
+    assert volumes(pod_of(by_kind(plain)["Job", "relays"]))["upstream-certs"] == "fleet-agents-tls"
+
+
 def test_a_changed_run_gets_another_job_and_the_same_volume() -> None:
     before = by_kind(rendered(HERE / "values" / "job.yaml", "1.33"))
     after = by_kind(rendered(HERE / "values" / "job.yaml", "1.33", "--set-string", "image.tag=2"))
@@ -177,6 +195,11 @@ def test_a_changed_run_gets_another_job_and_the_same_volume() -> None:
         ("tls.enabled=true", "tls.coordinatorSecret is empty; name a Secret with tls.crt, tls.key and ca.crt"),
         ("tls.enabled=true,tls.certManager.enabled=true", "issuerRef.name is empty; name an Issuer"),
         ("run.workload=a;b", "does not match pattern"),
+        (
+            "agents.groups=8,relays.count=2,run.settings.secure-sums=true,tls.enabled=true,tls.coordinatorSecret=c,"
+            "tls.agentSecret=a,tls.relaySecret=r",
+            "tls.upstreamSecret is empty; name a Secret",
+        ),
     ],
 )
 def test_wrong_values_are_refused_with_a_sentence(options: str, says: str) -> None:

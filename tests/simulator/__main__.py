@@ -42,12 +42,13 @@ def main() -> int:
 def _play_all(first: int, count: int) -> list[tuple[int, str]]:
     """Plays seeds and prints the mix of faults; the seeds that fail."""
     injected: Counter[Kind] = Counter()
-    rounds = events = 0
+    rounds = events = sums = voids = 0
     failed, seconds, begun = [], 0.0, time.process_time()
     for seed in range(first, first + count):
         result = play(plan_of(seed))
         injected += result.injected
         rounds, events, seconds = rounds + result.rounds, events + result.events, seconds + result.seconds
+        sums, voids = sums + result.sums, voids + result.voids
         if result.violation:
             failed.append((seed, result.violation))
             if len(failed) == _MOST_VIOLATIONS:
@@ -57,6 +58,7 @@ def _play_all(first: int, count: int) -> list[tuple[int, str]]:
     for kind, times in sorted(injected.items(), key=lambda pair: -pair[1]):
         print(f"{times:9,}  {kind.value}")
     print(
+        f"{sums:9,}  secure sums, and {voids:,} void rounds\n"
         f"{total:9,}  faults in {rounds:,} rounds, {events:,} events and {seconds:,.0f} s of virtual time; "
         f"{spent:.1f} s of CPU time, {total / spent * 3600:,.0f} faults per CPU-hour; {len(failed)} seeds failed"
     )

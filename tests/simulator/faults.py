@@ -1,29 +1,23 @@
 """How each kind of fault is injected into a simulated run, and how all that lasts is healed."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cospan.client.session import machine as session
-from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.linalg.matrices import DenseMatrix
 from cospan.server.machine import events
-from cospan.wire.messages import GradientUpload
-from simulator import toy
+from simulator import peer_faults
+from simulator.peer_faults import agent_of
 from simulator.plan import Fault, Kind
 
 if TYPE_CHECKING:
-    from simulator.parties.agent import AgentProcess
     from simulator.world import World
 
 _MOST_COMMANDS = 40
 """A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
 _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
-_REPEATS = 3
-"""Openings of rounds at which an agent sends everything again."""
+_LONGEST_COPY_SECONDS = 5.0
+"""Longest time that a store is copied before it is restored."""
 _SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
 """An environment hangs for longer than any wait for a round."""
 
@@ -41,15 +35,10 @@ def heal(world: "World") -> None:
     for process in (*world.agents.values(), world.coordinator, world.relay):
         if process is not None:
             process.commands_left = None
-    world.on_replay = None
+    world.on_replay, world.is_healed = None, True
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
         agent.holds_back, agent.repeats = False, 0
-
-
-def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
-    agents = [world.agents[index] for index in sorted(world.agents)]
-    return agents[fault.whom % len(agents)] if agents else None
 
 
 def _lasts(world: "World", fault: Fault, begin: Callable[[], None], end: Callable[[], None]) -> bool:
@@ -103,6 +92,20 @@ def _store_lost(world: "World", fault: Fault) -> bool:
     return True
 
 
+def _store_copied(world: "World", fault: Fault) -> bool:
+    """The store is copied now, and a little later the coordinator is killed and started again from the copy."""
+    if not world.plan.settings.min_cohort:
+        return False
+    copy = world.copied_store()
+
+    def restore() -> None:
+        if not world.is_healed:
+            world.restore(*copy)
+
+    world.timeline.after(fault.amount * _LONGEST_COPY_SECONDS, restore)
+    return True
+
+
 def _disk_full(world: "World", fault: Fault) -> bool:
     disk = world.disk
 
@@ -125,7 +128,7 @@ def _disk_slow(world: "World", fault: Fault) -> bool:
 
 
 def _agent_kill(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.commands_left is not None:
         return False
     agent.host_lost = fault.whom % 3 == 0
@@ -134,7 +137,7 @@ def _agent_kill(world: "World", fault: Fault) -> bool:
 
 
 def _agent_replaced(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or not world.rename(agent):
         return False
     agent.host_lost = fault.whom % 3 == 0
@@ -146,8 +149,27 @@ def _agent_added(world: "World", fault: Fault) -> bool:
     return world.add_agent()
 
 
+def _agent_moved(world: "World", fault: Fault) -> bool:
+    """The last agent of a process moves to another; both are killed, and started again.
+
+    In half of the cases the coordinator is killed as well, and comes back to a process that hosts one agent more.
+    """
+    agent = agent_of(world, fault)
+    others = [other for other in world.agents.values() if other is not agent]
+    if agent is None or len(agent.agents) == 1 or not others:
+        return False
+    other = others[int(fault.amount * 0.999 * len(others))]
+    world.move(agent, other)
+    if fault.whom % 2 and world.coordinator is not None and world.grow(other):
+        world.coordinator.die()
+    for process in (agent, other):
+        process.host_lost = fault.whom % 3 == 0
+        process.die()
+    return True
+
+
 def _agent_leave(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     returning = fault.whom % 4 > 0  # others come back all the same, and have not said so
@@ -156,7 +178,7 @@ def _agent_leave(world: "World", fault: Fault) -> bool:
 
 
 def _agent_stall(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.stand_still(fault.amount * _LONGEST_SECONDS)
@@ -164,7 +186,7 @@ def _agent_stall(world: "World", fault: Fault) -> bool:
 
 
 def _agent_clock(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.jump(fault.amount * _LONGEST_SECONDS)
@@ -172,7 +194,7 @@ def _agent_clock(world: "World", fault: Fault) -> bool:
 
 
 def _agent_slow(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
 
@@ -183,7 +205,7 @@ def _agent_slow(world: "World", fault: Fault) -> bool:
 
 
 def _agent_hangs(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
@@ -199,7 +221,7 @@ def _all_hang(world: "World", fault: Fault) -> bool:
 
 def _join_lost(world: "World", fault: Fault) -> bool:
     """Its process does not know that it has joined, and joins once more."""
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     world.network.lost_answers += 1
@@ -268,7 +290,7 @@ def _relay_cut(world: "World", fault: Fault) -> bool:
 
 
 def _cut(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.reset()
@@ -276,7 +298,7 @@ def _cut(world: "World", fault: Fault) -> bool:
 
 
 def _half_open(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.lose(told=fault.whom % 2)
@@ -284,7 +306,7 @@ def _half_open(world: "World", fault: Fault) -> bool:
 
 
 def _black_hole(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.lose()
@@ -309,69 +331,6 @@ def _partition(world: "World", fault: Fault) -> bool:
     return _lasts(world, fault, lambda: part(True), lambda: part(False))
 
 
-# Peers ------------------------------------------------------------------------------------------------------
-
-
-def _repeat(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or not agent.sent:
-        return False
-    if fault.amount >= 0.5:
-        agent.repeats = _REPEATS  # all that it has sent, as if it did not know what is durable
-        return True
-    again = agent.sent[fault.whom % len(agent.sent)]
-    if agent.open_round is None or again.round > agent.open_round:
-        return False
-    agent.connection.send(0, again)
-    return True
-
-
-def _overtake(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None:
-        return False
-    agent.holds_back = True
-    return True
-
-
-def _part(world: "World", fault: Fault) -> bool:
-    """What a relay would send that hosts these agents and has not heard of the others; the whole sum follows."""
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or len(agent.agents) == 1:
-        return False
-    number, basis = agent.open_round, agent.state.basis
-    if number is None or basis is None:
-        return False
-    agent.holds_back = fault.amount >= 0.5
-    some = agent.agents[: 1 + fault.whom % (len(agent.agents) - 1)]
-    agent.lied = agent.connection.lied = True  # for its own sum may be refused now
-    agent.upload(GradientUpload(number, toy.contribution(some, number, basis), some))
-    return True
-
-
-def _lie(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or not agent.connection.token or agent.state.stamp is None:
-        return False
-    number = agent.state.stamp.round
-    honest = GradientUpload(
-        number, Contribution(DenseMatrix(np.full((toy.D, toy.R), 0.25)), float(len(agent.agents)))
-    )
-    others = sorted(world.all_agents - set(agent.agents))
-    lies = (
-        replace(honest, round=number + 20 + fault.whom),  # of a round that is not open when it arrives, either
-        replace(honest, agent_ids=(others[fault.whom % len(others)],)),  # of an agent of another process
-        replace(honest, contribution=replace(honest.contribution, weight=100.0)),  # counts for many
-    )
-    agent.lied = agent.connection.lied = True
-    basis = agent.state.basis
-    if fault.whom % 4 == 3 and not agent.state.is_open and basis is not None:
-        agent.upload(GradientUpload(number, toy.contribution(agent.agents, number, basis)))  # of no open round
-    else:
-        agent.connection.send(0, lies[fault.whom % 3])
-    return True
-
-
 _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.COORDINATOR_KILL: _coordinator_kill,
     Kind.COORDINATOR_POWER: _coordinator_power,
@@ -379,11 +338,13 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.COORDINATOR_STALL: _coordinator_stall,
     Kind.COORDINATOR_CLOCK: _coordinator_clock,
     Kind.STORE_LOST: _store_lost,
+    Kind.STORE_COPIED: _store_copied,
     Kind.DISK_FULL: _disk_full,
     Kind.DISK_SLOW: _disk_slow,
     Kind.AGENT_KILL: _agent_kill,
     Kind.AGENT_REPLACED: _agent_replaced,
     Kind.AGENT_ADDED: _agent_added,
+    Kind.AGENT_MOVED: _agent_moved,
     Kind.AGENT_LEAVE: _agent_leave,
     Kind.AGENT_STALL: _agent_stall,
     Kind.AGENT_CLOCK: _agent_clock,
@@ -400,8 +361,8 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.BLACK_HOLE: _black_hole,
     Kind.DELAY: _delay,
     Kind.PARTITION: _partition,
-    Kind.REPEAT: _repeat,
-    Kind.OVERTAKE: _overtake,
-    Kind.PART: _part,
-    Kind.LIE: _lie,
+    Kind.REPEAT: peer_faults.repeat,
+    Kind.OVERTAKE: peer_faults.overtake,
+    Kind.PART: peer_faults.part,
+    Kind.LIE: peer_faults.lie,
 }

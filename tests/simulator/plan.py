@@ -23,11 +23,13 @@ class Kind(Enum):
     COORDINATOR_STALL = "coordinator: stands still"
     COORDINATOR_CLOCK = "coordinator: clock jumps ahead"
     STORE_LOST = "coordinator: restarted without its store"
+    STORE_COPIED = "coordinator: restarted from an older copy of its store"
     DISK_FULL = "disk: full for a time"
     DISK_SLOW = "disk: slow for a time"
     AGENT_KILL = "agent: killed between two commands"
     AGENT_REPLACED = "agent: killed, and replaced by one of another name"
     AGENT_ADDED = "agent: one more joins"
+    AGENT_MOVED = "agent: moves from its process to another"
     AGENT_LEAVE = "agent: leaves, and comes back"
     AGENT_STALL = "agent: stands still"
     AGENT_CLOCK = "agent: clock jumps ahead"
@@ -60,6 +62,11 @@ _NEED_CALM = [
     Kind.PART,
 ]
 """What they lead to takes seconds, in which most plans have the next fault."""
+_SECURE_SHARE = 0.25
+"""Of the seeds have secure sums."""
+_OF_SECURE_SUMS = [Kind.STORE_COPIED, Kind.AGENT_MOVED]
+_NOT_OF_SECURE_SUMS = [Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT, Kind.PART]
+"""A relay refuses secure sums, and so do the coordinator and the session parts of a process' sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Settings:
 
     Attributes:
         processes: agents that each process hosts.
+        min_cohort: fewest processes whose sum is formed; 0 without secure sums.
         relayed: how many of the first processes join a relay, and not the coordinator.
         rounds: of the run; 0 for one without an end.
         participation: whether every round waits for all agents.
@@ -101,6 +109,7 @@ class Settings:
     """
 
     processes: tuple[int, ...] = (1, 1, 1)
+    min_cohort: int = 0
     relayed: int = 0
     rounds: int = 0
     participation: Participation = Participation.ALL
@@ -128,14 +137,19 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """The plan of a seed: the size of the run, its network and disk, and which kinds of faults there are."""
     rng = random.Random(f"plan {seed}")
+    secure = random.Random(f"secure sums {seed}").random() < _SECURE_SHARE
     calm = rng.random() < 0.25
-    kinds = rng.sample(_NEED_CALM, 2) if calm else rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
+    pool = [kind for kind in Kind if kind not in (_NOT_OF_SECURE_SUMS if secure else _OF_SECURE_SUMS)]
+    need_calm = [*filter(pool.__contains__, _NEED_CALM), *(_OF_SECURE_SUMS if secure else ())]
+    kinds = rng.sample(need_calm, 2) if calm else rng.sample(pool, rng.choice([2, 3, 4, 10, 10, 15]))
     if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
         kinds.remove(Kind.STORE_LOST)  # it ends a run, and with it what can go wrong in one
     relayed = bool({Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT} & set(kinds))
-    settings = replace(
-        _settings(rng, grouped=Kind.PART in kinds, relayed=relayed), late_seconds=_late_seconds(seed)
-    )
+    grouped = bool({Kind.PART, Kind.AGENT_MOVED} & set(kinds))
+    settings = _settings(rng, grouped=grouped, relayed=relayed)
+    if secure:
+        settings = _with_secure_sums(rng, settings)
+    settings = replace(settings, late_seconds=_late_seconds(seed))
     count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
@@ -178,6 +192,19 @@ def _settings(rng: random.Random, *, grouped: bool, relayed: bool) -> Settings:
         network_seconds=rng.choice([0.001, 0.02, 0.1]),
         disk_seconds=rng.choice([0.001, 0.05, 0.5]),
         **quorum,
+    )
+
+
+def _with_secure_sums(rng: random.Random, settings: Settings) -> Settings:
+    """The same run with secure sums, and so with full participation."""
+    processes = len(settings.processes)
+    return replace(
+        settings,
+        min_cohort=rng.choice([3, 3, processes - 1, processes]) if processes > 3 else rng.choice([2, 3, 3]),
+        participation=Participation.ALL,
+        quorum=0.0,
+        deadline_seconds=0.0,
+        max_staleness=0,
     )
 
 

@@ -36,7 +36,9 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool] | None = None, most_plays: 
         else:
             size //= 2
     while len(plan.settings.processes) > 3:
-        fewer = replace(plan, settings=replace(plan.settings, processes=plan.settings.processes[:-1]))
+        processes = plan.settings.processes[:-1]
+        cohort = min(plan.settings.min_cohort, len(processes))
+        fewer = replace(plan, settings=replace(plan.settings, processes=processes, min_cohort=cohort))
         if not still_fails(fewer):
             break
         plan = fewer

@@ -1,7 +1,8 @@
 """The arithmetic of simulated runs, and a model of the whole protocol that is ten lines long.
 
-Gradients are multiples of 2^-20, so that their sums are exact in any order, and a basis is made of what goes into
-it as a checksum is: one gradient that is missing, of another round or of another basis changes every number of it.
+Gradients are multiples of 2^-20, so that their sums are exact in any order and in the fixed point of secure sums,
+and a basis is made of what goes into it as a checksum is: one gradient that is missing, of another round or of
+another basis changes every number of it.
 """
 
 import zlib
@@ -12,7 +13,10 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.linalg.matrices import DenseMatrix
+from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import BasisComputed, ComputeBasis
+from cospan.server.runtime.basis_arithmetic import sum_of_vectors
+from cospan.wire.errors import InvalidMessageError
 
 D, R = 2, 1
 _STEPS = 1 << 20
@@ -40,10 +44,18 @@ def next_basis(basis: Float[np.ndarray, "d r"], total: Float[np.ndarray, "d r"])
     return _numbers((total + 0.0).tobytes() + basis.tobytes())
 
 
-def computed(command: ComputeBasis) -> BasisComputed:
-    """What the arithmetic of a coordinator answers."""
+def computed(command: ComputeBasis, specification: RunSpecification) -> BasisComputed:
+    """What the arithmetic of a coordinator answers; a secure sum that is none makes the round void."""
+    contributions = list(command.contributions)
+    if specification.secure_sums:
+        try:
+            contributions = [sum_of_vectors(command, specification)]
+        except InvalidMessageError as refusal:
+            stays = BasisMove(command.basis, command.basis)
+            return BasisComputed(command.round, stays, void_cause=str(refusal))
     total = np.zeros((D, R))
-    for each in command.contributions:
+    for each in contributions:
+        assert isinstance(each, Contribution)
         assert isinstance(each.gradient, DenseMatrix)
         total = total + each.gradient.values
     return BasisComputed(command.round, BasisMove(command.basis, next_basis(command.basis, total)))

@@ -7,6 +7,7 @@
 * A basis that is announced is the stored one; always with a quorum, and with full participation while the
   contributors of the rounds that run ahead of the disk are all there.
 * What the machines keep is bounded, and every wait of a coordinator has an end.
+* With secure sums: what `simulator.duties.secure_sums` says, and a void round changes nothing.
 * No agent is ended by an error that a peer without faults of its own must not cause.
 """
 
@@ -41,6 +42,7 @@ from simulator import toy
 from simulator.duties.counting import Counting
 from simulator.duties.membership import check_membership
 from simulator.duties.opening import Opening
+from simulator.duties.secure_sums import SecureSums
 from simulator.duties.time_limits import TimeLimits
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class Witness:
         self.store = Disk.__new__(Disk)
         self.uploaded: set[tuple[str, int]] = set()
         self.commits = 0
+        """Stored rounds that were not void."""
+        self.secure_sums = SecureSums()
         self.on_replay: Callable[[], None] = lambda: None
         self.begin(self.store)
 
@@ -71,6 +75,8 @@ class Witness:
         """A new run, on a new store."""
         self.store = store
         self._durable = 0
+        self._taken_back = 0
+        """Rounds that were stored before the run was continued from an older copy of its store."""
         self._early: dict[int, np.ndarray] = {}
         self._bases: dict[int, np.ndarray] = {}
         self._stored: dict[int, np.ndarray] = {}
@@ -80,9 +86,20 @@ class Witness:
         self._announced_ahead: set[int] = set()
         self._computed: set[int] = set()
         self._counting = Counting()
-        self._opening = Opening(frozenset(), 0.0)
+        self._opening = Opening(frozenset(), 0.0, {})
         self._limits = TimeLimits(0.0)
         self.uploaded = set()
+
+    def begin_again(self, store: Disk) -> None:
+        """The run continues from an older copy of its store: what was stored since is lost with it."""
+        uploaded, taken_back = self.uploaded, max(self._taken_back, len(self.store.rounds))
+        self.begin(store)
+        self.uploaded, self._durable, self._taken_back = uploaded, len(store.rounds), taken_back
+        self._stored = {0: store.specification.initial_basis()}
+        for number, record in enumerate(store.rounds):
+            self._stored[number + 1] = record.move.basis
+            self._counted |= dict.fromkeys(record.contributors.items(), number)
+        self.secure_sums.has_copies = True
 
     # The coordinator -----------------------------------------------------------------------------------------
 
@@ -93,7 +110,9 @@ class Witness:
         self._announced_ahead = set()
         self._computed = set()
         self._counting.restarted(self._counted)
-        self._opening, self._limits = Opening(self.last_contributors, now), TimeLimits(now)
+        self.secure_sums.restarted()
+        self._opening = Opening(self._repeating, now, self.secure_sums.offers)
+        self._limits = TimeLimits(now)
         if not state.round:
             self._stored[0] = state.basis
         assert np.array_equal(state.basis, self._stored[state.round]), "the stored basis is resumed"
@@ -117,9 +136,10 @@ class Witness:
             self._check_member(before, state, event)
         check_membership(before, event, state, commands)
         self._counting.stepped(before, event, state, commands)
+        self.secure_sums.stepped(before, event, state, commands)
         self._limits.stepped(before, event, state, commands, now)
         waits = state.phase is RunPhase.COLLECTING and bool(state.members.sessions)
-        held = state.open_round.awaited or state.open_round.counted
+        held = state.open_round.awaited or state.open_round.counted or state.at_inflight_limit
         assert held or not waits, "a round waits for no agent"
         if state.open_round.replaying and not before.open_round.replaying:
             self.on_replay()
@@ -199,6 +219,9 @@ class Witness:
 
     def _check_record(self, state: CoordinatorState, record: events.RoundRecord) -> None:
         number = record.closed_round
+        if state.specification.secure_sums and not record.contributors:
+            self._check_void(record)
+            return
         assert record.contributors, "a closed round has contributors"
         assert record.weight == len(record.contributors), "every gradient counts once"
         assert not set(record.absent_agent_ids) & record.contributors.keys(), "who counts is not absent"
@@ -212,6 +235,15 @@ class Witness:
         self._counting.closed(record)
         self._bases[number + 1] = record.move.basis
         self._contributors[number] = frozenset(record.contributors)
+
+    def _check_void(self, record: events.RoundRecord) -> None:
+        """A void round changes nothing. Its members cannot repeat it, so what was announced of it is taken back."""
+        number = record.closed_round
+        assert np.array_equal(record.move.basis, self._bases[number]), "a void round changes the basis"
+        assert record.weight == 0.0, "a void round has a weight"
+        self._bases[number + 1] = record.move.basis
+        self._contributors[number] = frozenset()
+        self.forget()
 
     def _check_memory(self, state: CoordinatorState) -> None:
         spec, most = state.specification, most_known_agents(state.specification.agents)
@@ -245,7 +277,7 @@ class Witness:
                     assert (agent, of) not in self._counted, "a gradient counts in two stored rounds"
                     self._counted[agent, of] = number
                 self._stored[number + 1] = record.move.basis
-                self.commits += 1
+                self.commits += bool(record.contributors)
 
     def forget(self) -> None:
         """A contributor is gone: what ran ahead of the disk may come to another result."""
@@ -259,7 +291,8 @@ class Witness:
 
     def told(self, stamp: Stamp) -> None:
         """A process has received a message with this stamp."""
-        if stamp.run_id == self.store.run_id:
+        # What an earlier coordinator has sent may arrive after an older copy has taken its store's place.
+        if stamp.run_id == self.store.run_id and stamp.durable_round > self._taken_back:
             self._promise(stamp.durable_round)
 
     def learns(self, process: "AgentProcess", number: int, basis: np.ndarray) -> None:
@@ -278,3 +311,10 @@ class Witness:
     def last_contributors(self) -> frozenset[str]:
         """Of the newest stored round."""
         return frozenset(self.store.rounds[-1].contributors) if self.store.rounds else frozenset()
+
+    @property
+    def _repeating(self) -> frozenset[str]:
+        """Who has to repeat rounds after a restart: who contributed to the newest, or was there if it was void."""
+        if not self.store.rounds or self.last_contributors:
+            return self.last_contributors
+        return frozenset(agent for each in self.store.sessions.values() for agent in each.agent_ids)

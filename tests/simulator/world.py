@@ -4,12 +4,14 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 from runs import Disk, specification
 
 from cospan.client.session.machine import Phase
+from cospan.core.specification import RunSpecification
 from cospan.server.machine import events
 from cospan.wire.messages import FinishCause
 from simulator import faults, toy
@@ -21,7 +23,7 @@ from simulator.parties.network import Network
 from simulator.parties.processes import Timeline
 from simulator.parties.relay import RelayProcess
 from simulator.parties.session_process import Surroundings
-from simulator.plan import FAULT_SECONDS, Kind, Plan
+from simulator.plan import FAULT_SECONDS, Kind, Plan, Settings
 from simulator.witness import Witness
 
 PROGRESS_WITHIN_SECONDS = 150.0
@@ -46,6 +48,8 @@ class Result:
         events: that the timeline had.
         rounds: that were stored.
         seconds: of virtual time.
+        sums: secure sums that were formed.
+        voids: rounds with secure sums that were void.
     """
 
     violation: str
@@ -53,10 +57,14 @@ class Result:
     events: int = 0
     rounds: int = 0
     seconds: float = 0.0
+    sums: int = 0
+    voids: int = 0
 
 
 class World:
     """Everything that a run consists of."""
+
+    agent_class = AgentProcess
 
     def __init__(self, plan: Plan) -> None:
         self.plan, settings = plan, plan.settings
@@ -70,12 +78,16 @@ class World:
         self.relay: RelayProcess | None = None
         self.agents: dict[int, AgentProcess] = {}
         self.finished = False
+        self.is_healed = False
+        """Whether nothing is broken any more."""
         self.on_replay: Callable[[], None] | None = None
         self._generations = 0
-        self._hosted = list(settings.processes)
-        self._renamed: Counter[int] = Counter()
-        self._all_agents: tuple[tuple[int, int], frozenset[str]] = (0, 0), frozenset()
-        """All names, and the numbers of processes and of renamed ones with which they were listed."""
+        self._hosted = [_names(index, hosted) for index, hosted in enumerate(settings.processes)]
+        """The agents of each process."""
+        self._renamed: Counter[str] = Counter()
+        """How often an agent was replaced by one of another name, by its first name."""
+        self._processes_renamed = 0
+        self._all_agents: frozenset[str] | None = None
         self._start_coordinator()
         if settings.relayed:
             self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
@@ -103,53 +115,80 @@ class World:
     @property
     def all_agents(self) -> frozenset[str]:
         """The names of all agents of the run."""
-        changes = len(self._hosted), sum(self._renamed.values())
-        if self._all_agents[0] != changes:
-            names = frozenset(name for index in range(len(self._hosted)) for name in self._names(index))
-            self._all_agents = changes, names
-        return self._all_agents[1]
+        if self._all_agents is None:
+            self._all_agents = frozenset(name for names in self._hosted for name in names)
+        return self._all_agents
 
-    def _names(self, index: int) -> tuple[str, ...]:
-        hosted, renamed = self._hosted[index], self._renamed[index]
-        return tuple(f"agent-{index:02}-{member}" + f"-{renamed}" * bool(renamed) for member in range(hosted))
+    def _index_of(self, process: AgentProcess) -> int:
+        return next(index for index, other in self.agents.items() if other is process)
 
     def add_agent(self) -> bool:
         """One more process, which hosts one agent; False if there were too many already."""
         if len(self._hosted) >= len(self.plan.settings.processes) + _MOST_ADDED:
             return False
-        self._hosted.append(1)
+        self._hosted.append(_names(len(self._hosted), 1))
+        self._all_agents = None
         self._start_agent(len(self._hosted) - 1)
+        return True
+
+    def grow(self, process: AgentProcess) -> bool:
+        """The process that follows this one hosts a new agent more; False if there were too many already."""
+        index = self._index_of(process)
+        if len(self.all_agents) >= 2 * sum(self.plan.settings.processes):
+            return False
+        self._hosted[index] = tuple(sorted((*self._hosted[index], f"agent-{index:02}-{len(self.all_agents)}")))
+        self._all_agents = None
         return True
 
     def rename(self, process: AgentProcess) -> bool:
         """The process that follows this one has agents of other names; False if there were too many already."""
-        index = next(index for index, other in self.agents.items() if other is process)
-        if sum(self._renamed.values()) >= _MOST_RENAMED:
+        if self._processes_renamed >= _MOST_RENAMED:
             return False
-        self._renamed[index] += 1
+        index = self._index_of(process)
+        first_names = ["-".join(name.split("-")[:3]) for name in self._hosted[index]]
+        self._processes_renamed += 1
+        self._renamed.update(first_names)
+        self._hosted[index] = tuple(f"{name}-{self._renamed[name]}" for name in first_names)
+        self._all_agents = None
         return True
+
+    def move(self, process: AgentProcess, other: AgentProcess) -> None:
+        """The process that follows `other` hosts one agent more: the last one of `process`."""
+        index, to = self._index_of(process), self._index_of(other)
+        *stay, moved = self._hosted[index]
+        self._hosted[index], self._hosted[to] = tuple(stay), tuple(sorted((*self._hosted[to], moved)))
 
     # Starting, and starting again ----------------------------------------------------------------------------
 
     def _new_disk(self) -> SimulatedDisk:
-        settings = self.plan.settings
-        quorum = {name: getattr(settings, name) for name in ("participation", "quorum", "deadline_seconds")}
-        spec = specification(
-            agents=sum(settings.processes),
-            rounds=settings.rounds,
-            feature_dim=toy.D,
-            rank=toy.R,
-            round_timeout_seconds=ROUND_TIMEOUT,
-            max_staleness=settings.max_staleness,
-            **quorum,
-        )
-        assert spec.problems() == []
-        store = Disk(spec, f"run of {self.timeline.now:g}")
-        disk = SimulatedDisk(store, self.fork(f"disk {self.timeline.now:g}"), settings.disk_seconds)
-        self.witness.begin(store)
+        disk = self._disk_with(Disk(specification_of(self.plan.settings), f"run of {self.timeline.now:g}"))
+        self.witness.begin(disk.store)
+        return disk
+
+    def _disk_with(self, store: Disk) -> SimulatedDisk:
+        disk = SimulatedDisk(store, self.fork(f"disk {self.timeline.now:g}"), self.plan.settings.disk_seconds)
         disk.on_commit = self.witness.committed
         self.witness.on_replay = self._replay_begins
         return disk
+
+    def copied_store(self) -> tuple[Disk, int]:
+        """A copy of the store as it is now, and its incarnation."""
+        store = self.disk.store
+        copied = {name: copy(value) for name, value in vars(store).items()}
+        twin = Disk(store.specification, store.run_id)
+        vars(twin).update(copied)
+        return twin, self.disk.incarnation
+
+    def restore(self, store: Disk, incarnation: int) -> None:
+        """The coordinator is killed, and the next one resumes a copy of the store; not one of an earlier run."""
+        if self.finished or store.run_id != self.disk.store.run_id:
+            return
+        coordinator, self.coordinator = self.coordinator, None
+        if coordinator is not None:
+            coordinator.die()
+        self.disk = self._disk_with(store)
+        self.disk.incarnation = incarnation
+        self.witness.begin_again(store)
 
     def lose_store(self) -> None:
         """The coordinator is killed, and the next one begins a new run."""
@@ -200,7 +239,7 @@ class World:
             lambda process: self._agent_ended(index, process),
         )
         rng = self.fork(f"agent {index} {self._generations}")
-        self.agents[index] = AgentProcess(around, rng, self._names(index), self._generations)
+        self.agents[index] = self.agent_class(around, rng, self._hosted[index], self._generations)
 
     def _agent_ended(self, index: int, process: AgentProcess) -> None:
         if self.agents.get(index) is process:
@@ -218,11 +257,13 @@ class World:
         for disturb in (self._reset_all, self._kill_coordinator):
             # All is well now: a process that waits for the end of a timeout has lost its way.
             before = {index: process.generation for index, process in self.agents.items()}
+            voids = self.witness.secure_sums.voids
             disturb()
             self._make_progress(RECOVERY_WITHIN_SECONDS)
             after = {index: process.generation for index, process in self.agents.items()}
             stayed = all(after.get(index) == generation for index, generation in before.items())
             assert self.finished or stayed, "an agent has ended, and only its connection was lost"
+            assert self.witness.secure_sums.voids == voids, "a round is void, and no process was lost"
 
     def _make_progress(self, within: float) -> None:
         begun, commits = self.timeline.now, self.witness.commits
@@ -269,6 +310,30 @@ class World:
         return f"coordinator {phase}, {len(self.disk.store.rounds)} rounds, not counted {missing}, agents {states}"
 
 
+def specification_of(settings: Settings) -> RunSpecification:
+    """The specification of a simulated run."""
+    spec = specification(
+        agents=sum(settings.processes),
+        rounds=settings.rounds,
+        feature_dim=toy.D,
+        rank=toy.R,
+        round_timeout_seconds=ROUND_TIMEOUT,
+        participation=settings.participation,
+        quorum=settings.quorum,
+        deadline_seconds=settings.deadline_seconds,
+        max_staleness=settings.max_staleness,
+        secure_sums=bool(settings.min_cohort),
+        min_cohort=settings.min_cohort,
+    )
+    assert spec.problems() == []
+    return spec
+
+
+def _names(index: int, hosted: int) -> tuple[str, ...]:
+    """The first agents of a process."""
+    return tuple(f"agent-{index:02}-{member}" for member in range(hosted))
+
+
 def play(plan: Plan) -> Result:
     """Plays a plan; the same plan gives the same result."""
     world, violation = None, ""
@@ -281,4 +346,7 @@ def play(plan: Plan) -> Result:
     if world is None:
         return Result(violation)
     rounds = len(world.disk.store.rounds)
-    return Result(violation, world.injected, world.timeline.events, rounds, world.timeline.now)
+    book = world.witness.secure_sums
+    return Result(
+        violation, world.injected, world.timeline.events, rounds, world.timeline.now, book.sums, book.voids
+    )

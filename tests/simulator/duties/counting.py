@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events
 from cospan.server.machine.state import CoordinatorState
-from cospan.wire.messages import Disposition, GradientUpload, Receipt, RunPhase
+from cospan.wire.messages import Disposition, GradientUpload, MaskedVector, Receipt, RunPhase
 
 _OPEN = (RunPhase.COLLECTING, RunPhase.CLOSING)
 
@@ -45,13 +45,13 @@ class Counting:
                     for command in commands
                     if isinstance(command, events.Send) and isinstance(command.message, Receipt)
                 ]
-                self._check_gradient(before, upload.round, agents, receipts)
+                self._check_gradient(before, token, upload, agents, receipts)
                 self._check_kept(before, state, agents)
                 assert receipts or _is_held(state, before, upload), "a gradient counts, or has a receipt"
             case events.GradientsArrived(uploads=uploads):
                 for token, upload in uploads.items():
                     agents = before.members.sessions[token].agent_ids
-                    self._check_gradient(before, upload.round, agents, [])
+                    self._check_gradient(before, token, upload, agents, [])
             case _:
                 pass
 
@@ -64,8 +64,14 @@ class Counting:
             assert lost <= replaced, "a gradient that counted is lost"
 
     def _check_gradient(
-        self, before: CoordinatorState, number: int, agents: Sequence[str], receipts: list[Disposition]
+        self,
+        before: CoordinatorState,
+        token: str,
+        upload: GradientUpload,
+        agents: Sequence[str],
+        receipts: list[Disposition],
     ) -> None:
+        number = upload.round
         if before.phase is RunPhase.DRAINING:
             return
         has_counted = [
@@ -73,19 +79,24 @@ class Counting:
         ]
         if not receipts:
             assert not any(has_counted), "a gradient counts that has counted before"
-            assert self._may_count(before, number, agents), "a gradient counts that must not"
+            assert self._may_count(before, token, upload, agents), "a gradient counts that must not"
         elif receipts == [Disposition.DUPLICATE]:
             assert all(has_counted), "a gradient is called a duplicate that has never counted"
         else:
-            assert any(has_counted) or not self._may_count(before, number, agents), "a gradient is lost that counts"
+            may_count = self._may_count(before, token, upload, agents)
+            assert any(has_counted) or not may_count, "a gradient is lost that counts"
             recent = before.round - number <= max(1, before.specification.max_staleness)
             known = recent and before.phase in _OPEN and not before.open_round.replaying
             rounds = [self._closed.get((agent, number), before.round) for agent in agents]
             assert not (known and max(rounds) < before.round), "a duplicate is called late"
 
-    def _may_count(self, before: CoordinatorState, number: int, agents: Sequence[str]) -> bool:
-        current, spec = before.open_round, before.specification
+    def _may_count(
+        self, before: CoordinatorState, token: str, upload: GradientUpload, agents: Sequence[str]
+    ) -> bool:
+        current, spec, number = before.open_round, before.specification, upload.round
         if before.phase is not RunPhase.COLLECTING or number > before.round:
+            return False
+        if spec.secure_sums and not _is_of_member(before, token, upload):
             return False
         if current.replaying and not set(agents) <= before.durability.replay_agents:
             return number == before.round and not current.awaited.isdisjoint(agents)  # it ends the replay
@@ -102,6 +113,13 @@ def _number_in_open_round(state: CoordinatorState, agent: str) -> int | None:
         return None
     stale = (number for agents, number in state.open_round.stale.items() if agent in agents)
     return next(stale, state.round)
+
+
+def _is_of_member(before: CoordinatorState, token: str, upload: GradientUpload) -> bool:
+    """Whether a vector is masked in the epoch of the open round, by a member of it."""
+    epoch, vector = before.open_round.epoch, upload.contribution
+    assert epoch is not None
+    return isinstance(vector, MaskedVector) and vector.epoch_id == epoch.id and token in epoch.tokens
 
 
 def _is_held(state: CoordinatorState, before: CoordinatorState, upload: GradientUpload) -> bool:

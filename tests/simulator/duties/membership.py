@@ -53,7 +53,8 @@ def _check_join(
     assert [each.token for each in welcomes] == [token], "who joins is welcomed"
     opens = any(isinstance(command, events.Broadcast) for command in commands)
     _check_welcome(before, state, join, welcomes[0].message, opens=opens)
-    if former is None and not opens and state.phase is RunPhase.COLLECTING:
+    fixed = state.specification.secure_sums  # then the members of an open round are
+    if former is None and not opens and not fixed and state.phase is RunPhase.COLLECTING:
         current = state.open_round
         allowed = not current.replaying or state.durability.replay_agents.issuperset(join.agent_ids)
         wanted = allowed and current.counted.isdisjoint(join.agent_ids)

@@ -1,13 +1,15 @@
 """When a coordinator opens rounds, and for whom: after a restart it repeats what may have been announced before."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cospan.core.run_fields import Participation
+from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
 from cospan.server.machine import events
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
+from simulator.duties.secure_sums import cohort
 
 RETURN_SECONDS = 18.0
 """For agents to come back after a restart; longer than a round here, so that it shows which of them is meant."""
@@ -17,9 +19,13 @@ _ROUNDING_SECONDS = 1e-6
 class Opening:
     """What one coordinator process knows at its start, and is told while it waits."""
 
-    def __init__(self, stored: frozenset[str], now: float) -> None:
-        """`stored` are the contributors of the last stored round; none in a new run."""
-        self._stored, self._started = stored, now
+    def __init__(self, stored: frozenset[str], now: float, offers: Mapping[str, tuple[Member, ...]]) -> None:
+        """`stored` are the contributors of the last stored round; none in a new run.
+
+        `offers` are the keys that sessions offer to this process, with secure sums.
+        """
+        self._stored, self._started, self._offers = stored, now, offers
+        self._awaits_cohort = False
         self._newest_told = 0
         self._replays_until = 0
         self.has_opened = False
@@ -38,6 +44,14 @@ class Opening:
         opens = any(
             isinstance(each, events.Broadcast) and isinstance(each.message, BasisUpdate) for each in commands
         )
+        if any(isinstance(each, events.Note) and each.kind == "cohort-small" for each in commands):
+            self._check_small(state)
+            self._awaits_cohort, self._stored = True, frozenset()
+            return True
+        if opens and self._awaits_cohort:
+            self._awaits_cohort, self.has_opened = False, True
+            self._check_round(state, replays=False)
+            return True
         if opens and not self.has_opened:
             self.has_opened = True
             self._check_first(state, now)
@@ -70,8 +84,10 @@ class Opening:
     def _is_ready(self, state: CoordinatorState) -> bool:
         """Whether a round opens without more waiting."""
         spec, connected = state.specification, connected_agents(state)
+        members = cohort(state, self._offers, connected) if spec.secure_sums else spec.min_cohort
         if not self._stored:
-            return len(connected) >= spec.agents
+            waits_on = self._awaits_cohort or (spec.secure_sums and state.round > 0)
+            return members >= spec.min_cohort and (waits_on or len(connected) >= spec.agents)
         return len(self._stored & connected) >= required_gradients(spec, len(self._stored))
 
     def _hear(self, state: CoordinatorState, event: events.JoinRequested) -> None:
@@ -100,12 +116,26 @@ class Opening:
     def _is_complete(self, state: CoordinatorState) -> bool:
         """Whether a round can be repeated: no agent is missing that took part in the last stored one."""
         full = state.specification.participation is Participation.ALL
-        return full and bool(self._stored) and self._stored <= connected_agents(state)
+        full = full and bool(self._stored) and self._stored <= connected_agents(state)
+        # With secure sums a sum of too few is none: then the round opens with all who are there.
+        return full and (
+            not state.specification.secure_sums
+            or cohort(state, self._offers, self._stored) >= state.specification.min_cohort
+        )
 
     def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
         assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"
         wanted = self._stored if replays else frozenset(state.members.hosts)
+        if state.specification.secure_sums:  # of those, the processes that take part as a whole, and have a key
+            sessions = [each for each in state.members.sessions.values() if each.token in self._offers]
+            whole = (each.agent_ids for each in sessions if wanted.issuperset(each.agent_ids))
+            wanted = frozenset(agent for agents in whole for agent in agents)
         assert frozenset(state.open_round.awaited) == wanted, "a round awaits all who take part in it"
+
+    def _check_small(self, state: CoordinatorState) -> None:
+        there = frozenset(state.members.hosts)
+        small = cohort(state, self._offers, there) < state.specification.min_cohort
+        assert small, "a run waits for a cohort that it has"
 
 
 def connected_agents(state: CoordinatorState) -> frozenset[str]:

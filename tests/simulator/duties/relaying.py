@@ -115,14 +115,18 @@ class Relaying:
         for command in commands:
             if isinstance(command, SumUp):
                 assert command.round == self._round, "a relay sums up the round that it has opened"
-                assert command.agent_ids == tuple(sorted(current.counted)), "a sum names the agents that are in it"
+                deserted = (
+                    state.fleet.phase is RunPhase.WAITING
+                )  # the last agent has left with its gradient counted
+                names = command.agent_ids == tuple(sorted(current.counted))
+                assert names or deserted, "a sum names the agents that are in it"
                 weight = sum(each.weight for each in command.contributions)
                 assert weight == len(command.agent_ids), "a sum has one gradient of each agent"
                 hosts, hosted = state.fleet.members.hosts, before.fleet.members.hosts
                 # Who joins again, as a part of a group that has counted, is not awaited any more.
                 there = {each for each in before.fleet.open_round.awaited if hosts.get(each) == hosted[each]}
                 late = now - self._opened >= _LONGEST_ROUND_SECONDS - _ROUNDING_SECONDS
-                assert late or there <= set(current.counted), "a sum lacks an agent before its time"
+                assert late or deserted or there <= set(current.counted), "a sum lacks an agent before its time"
         open_still = state.fleet.phase is RunPhase.COLLECTING and bool(current.counted)
         assert current.awaited or not open_still, "a sum waits, and all gradients are in"
 

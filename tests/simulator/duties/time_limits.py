@@ -100,7 +100,11 @@ class TimeLimits:
                 for token, session in state.members.sessions.items():
                     if session.stream == event.stream:
                         self.heard[token] = now
-            case events.GradientArrived(token=token) | events.HeartbeatArrived(token=token):
+            case (
+                events.GradientArrived(token=token)
+                | events.HeartbeatArrived(token=token)
+                | events.DeclineArrived(token=token)
+            ):
                 self.heard[token] = now
             case events.GradientsArrived(uploads=uploads):
                 self.heard |= dict.fromkeys(uploads, now)
@@ -135,6 +139,8 @@ class TimeLimits:
     def _silence(self, state: CoordinatorState) -> float:
         """Of a session; after a restart agents have time to come back."""
         returning = state.phase is RunPhase.WAITING and state.round > 0
+        if state.specification.secure_sums:  # a cohort that has become too small waits as well
+            returning = returning and bool(state.durability.replay_agents)
         return max(SESSION_TIMEOUT, RETURN_SECONDS) if returning else SESSION_TIMEOUT
 
     def round_limit(self, state: CoordinatorState) -> float:
@@ -163,8 +169,8 @@ class TimeLimits:
         self, before: CoordinatorState, state: CoordinatorState, commands: Sequence[events.Command], now: float
     ) -> None:
         """No run ends for want of agents before its time, nor waits for longer."""
-        if before.phase is not RunPhase.WAITING:
-            return
+        if before.phase is not RunPhase.WAITING or before.specification.secure_sums:
+            return  # with secure sums, a run waits again for a cohort
         there = any(each.phase is AgentPhase.CONNECTED for each in state.members.sessions.values())
         late = now - self.started - (RETURN_SECONDS if before.round and there else START_SECONDS)
         ends = any(isinstance(each, events.EndRun) for each in commands)

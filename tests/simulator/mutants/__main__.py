@@ -23,8 +23,10 @@ from typing import Any
 
 import cospan.core.specification
 import cospan.wire.codec.messages  # noqa: F401
-from simulator.mutants.catalogue import GUARDED, MUTANTS, Mutant
+from simulator.mutants.catalogue import GUARDED, MUTANTS
+from simulator.mutants.mutant import Mutant
 from simulator.mutants.reach import play_watched, watched
+from simulator.plan import plan_of
 
 _LONGEST_SEED_SECONDS = 30.0
 """Of CPU time: a hundred times the mean; a mutant that takes longer does not end."""
@@ -68,8 +70,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _play_mutant(mutant: Mutant, seeds: Sequence[int]) -> str:
     """In the mutant's process: what the first seed that finds it says; empty if none does."""
     assert not any(name in sys.modules for name in _MACHINES), "the machines are imported without the mutant"
+    assert mutant.module not in sys.modules, "a module is imported without its mutant"
     sys.meta_path.insert(0, _Finder(mutant))
-    from simulator.plan import plan_of
     from simulator.world import play
 
     signal.signal(signal.SIGVTALRM, _does_not_end)
@@ -116,13 +118,18 @@ def _reached(seeds: int) -> dict[tuple[str, str], list[int]]:
     return reached
 
 
+def _tried(mutant: Mutant, seeds: int) -> list[int]:
+    """The seeds that a mutant written by hand is played with."""
+    return [seed for seed in range(seeds) if not mutant.secure_sums or plan_of(seed).settings.min_cohort]
+
+
 def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int) -> list[Mutant]:
     """Plays mutants, prints what finds each, and returns those that no seed finds."""
     survivors, unseen = [], 0
     reached = _reached(seeds) if any(MUTANTS[number].key for number in numbers) else {}
     for number in numbers:
         mutant = MUTANTS[number]
-        tried = reached.get((mutant.module, mutant.key), [])[:most_plays] if mutant.key else range(seeds)
+        tried = reached.get((mutant.module, mutant.key), [])[:most_plays] if mutant.key else _tried(mutant, seeds)
         said = _forked(functools.partial(_play_mutant, mutant, tried)) if tried else ""
         survivors += [] if said else [mutant]
         unseen += bool(not said and mutant.why_not)

@@ -1,61 +1,13 @@
 """The mutants: a guard of a machine each, with a condition dropped, a bound off by one, or a reset left out."""
 
-import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from simulator.mutants.generated import changed, places
+from simulator.mutants.generated import places
+from simulator.mutants.mutant import Mutant, path_of
+from simulator.mutants.secure_sums import OF_SECURE_SUMS
 from simulator.mutants.unseen import reason_unseen
 
 _SERVER, _CLIENT = "cospan.server.machine", "cospan.client.session.machine"
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One planted fault.
-
-    Attributes:
-        module: its full name.
-        old: text that is in its source once.
-        new: what stands there instead.
-        what: what is wrong then, in words.
-        why_not: why simulated runs cannot find it; empty where they must.
-        key: of a generated one, in place of `old` and `new`.
-    """
-
-    module: str
-    old: str
-    new: str
-    what: str
-    why_not: str = ""
-    key: str = ""
-
-    def applied(self, source: str) -> str:
-        """The source of the module with the mutant.
-
-        Raises:
-            ValueError: what it replaces is not there exactly once; the list has to follow the code.
-        """
-        if self.key:
-            return changed(source, self.key)
-        if source.count(self.old) != 1:
-            raise ValueError(f"{self.module} has {source.count(self.old)} times {self.old!r}, and not once")
-        return source.replace(self.old, self.new)
-
-    @property
-    def path(self) -> Path:
-        """The file of the module. No package above it is imported: it would run without the mutant."""
-        return _path(self.module)
-
-
-def _path(module: str) -> Path:
-    package, *inner = module.split(".")
-    roots = importlib.util.find_spec(package)
-    assert roots is not None
-    assert roots.submodule_search_locations is not None
-    files = [Path(root, *inner).with_suffix(".py") for root in roots.submodule_search_locations]
-    return next(file for file in files if file.exists())
 
 
 def _server(module: str, old: str, new: str, what: str, why_not: str = "") -> Mutant:
@@ -391,9 +343,9 @@ GUARDED = (
 
 def _generated() -> Iterator[Mutant]:
     for module in GUARDED:
-        for place in places(_path(module).read_text(encoding="utf-8")):
+        for place in places(path_of(module).read_text(encoding="utf-8")):
             what = f"{module.removeprefix('cospan.')}: {place.key}"
             yield Mutant(module, "", "", what, reason_unseen(what), place.key)
 
 
-MUTANTS = (*_CLOSING, *_COUNTING, *_MEMBERS, *_TIME, *_SESSION, *_generated())
+MUTANTS = (*_CLOSING, *_COUNTING, *_MEMBERS, *_TIME, *_SESSION, *OF_SECURE_SUMS, *_generated())

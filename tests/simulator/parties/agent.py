@@ -10,8 +10,17 @@ from runs import SESSION_TIMEOUT, join
 from cospan.client.session import machine as session
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError, SessionUnknownError
-from cospan.wire.messages import AgentMessage, BasisUpdate, GradientUpload, Join, Welcome
+from cospan.wire.messages import (
+    AgentMessage,
+    BasisUpdate,
+    GradientUpload,
+    Join,
+    MaskedVector,
+    RoundDeclined,
+    Welcome,
+)
 from simulator import toy
+from simulator.parties.masks import Masks
 from simulator.parties.network import Connection
 from simulator.parties.session_process import SessionProcess, Surroundings
 
@@ -40,6 +49,8 @@ class AgentProcess(SessionProcess):
     def prepare(self, specification: RunSpecification) -> None:
         """Makes the site, which takes a moment."""
         instance = f"{'+'.join(self.agents)} {self.generation}"
+        if specification.secure_sums:
+            self.masks = Masks(instance, self._around.witness.secure_sums)
         joining = join(*self.agents, instance=instance, feature_dim=toy.D)
         self.later(0.05, lambda: self.post(session.Prepared(joining)))
 
@@ -56,6 +67,8 @@ class AgentProcess(SessionProcess):
         if self.alive and self.state.phase is session.Phase.ACTIVE:
             silent = self.clock() - self._transmitted
             assert silent <= _HEARTBEAT_SECONDS, "an agent in an open session sends no heartbeat"
+            idle = self.masks is not None and self.masks.owes and self.state.learning is None
+            assert not idle, "a member of a sum neither learns, nor sends, nor declines"
 
     # Learning ------------------------------------------------------------------------------------------------
 
@@ -82,6 +95,8 @@ class AgentProcess(SessionProcess):
 
     def took(self, message: Any) -> None:
         """What it notes of a message."""
+        if self.masks is not None:
+            self.masks.took(message)
         if isinstance(message, BasisUpdate | Welcome):
             self._forget_sent(message.stamp.round, message.basis)
         if isinstance(message, Welcome):
@@ -119,6 +134,8 @@ class AgentProcess(SessionProcess):
         if isinstance(message, Join) and message.resumption is not None:
             unknown = message.resumption.session_token in self._unknown_tokens
             assert not unknown, "an agent resumes a session that it was told is gone"
+        if self.masks is not None and isinstance(message, GradientUpload | RoundDeclined):
+            self.masks.answered()
         if not isinstance(message, GradientUpload):
             return message
         if self.holds_back and self._held_back is None:
@@ -132,6 +149,8 @@ class AgentProcess(SessionProcess):
 
     def upload(self, message: GradientUpload) -> None:
         """Sends a gradient over the open connection."""
+        masked = isinstance(message.contribution, MaskedVector)
+        assert masked or self.masks is None, "an upload without masks leaves its process"
         self.sent.append(message)
         self._around.witness.uploads(message.agent_ids or self.agents, message)
         if self.connection is not None:

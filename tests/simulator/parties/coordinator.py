@@ -130,7 +130,7 @@ class CoordinatorProcess(Process):
         self.boundary()
         match command:
             case events.ComputeBasis():
-                result = toy.computed(command)
+                result = toy.computed(command, self.specification)
                 if not self._settings.compute_seconds:
                     return result
                 self.later(self._settings.compute_seconds, lambda: self.handle(result))

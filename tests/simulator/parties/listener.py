@@ -16,6 +16,8 @@ from cospan.wire.messages import (
     Join,
     Leave,
     Receipt,
+    RoundDeclined,
+    SumMembers,
     Welcome,
 )
 from simulator.duties.membership import check_refusal
@@ -68,6 +70,8 @@ class Listener:
                 self._take(connection.token, message)
             case Heartbeat():
                 self._handle(events.HeartbeatArrived(connection.token))
+            case RoundDeclined(round=number):
+                self._handle(events.DeclineArrived(connection.token, number))
             case Leave(cause=cause, returning=returning):
                 self._handle(events.LeaveArrived(connection.token, cause, returning))
                 self._end_stream(connection, None)
@@ -91,7 +95,7 @@ class Listener:
 
     # What is sent --------------------------------------------------------------------------------------------
 
-    def send(self, token: str, message: Welcome | Receipt) -> None:
+    def send(self, token: str, message: Welcome | Receipt | SumMembers) -> None:
         """To one session."""
         session = self._sessions().get(token)
         connection = self.connections.get(session.stream) if session else None

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from cospan.client.session import machine as session
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.messages import AgentMessage, Stamp
+from cospan.wire.messages import AgentMessage, Join, RoundDeclined, Stamp
 from simulator.duties.session_rounds import SessionRounds
 from simulator.duties.session_waits import SessionWaits
 from simulator.parties.listener import Listener
+from simulator.parties.masks import Masks
 from simulator.parties.network import Connection, Network
 from simulator.parties.processes import Process, Timeline
 from simulator.plan import Settings
@@ -64,6 +65,8 @@ class SessionProcess(Process):
         super().__init__(around.timeline, rng)
         self.connection: Connection | None = None
         self.lied = False
+        self.masks: Masks | None = None
+        """In a run with secure sums."""
         self._around = around
         self._inbox: deque[session.Event] = deque()
         self._is_stepping = False
@@ -144,9 +147,9 @@ class SessionProcess(Process):
             case session.Connect(after_seconds=pause):
                 self._begin_call(pause, self._connect)
             case session.Transmit(message=message):
-                sent = self.outgoing(message)
-                if sent is not None and self.connection is not None:
-                    self.connection.send(0, sent)
+                self._transmit(message)
+            case session.Agree() | session.TransmitMasked():
+                self._mask(command)
             case session.Ask(within_seconds=seconds):
                 self._ask(seconds)
             case session.Begin():
@@ -155,6 +158,30 @@ class SessionProcess(Process):
                 self.learn(command)
             case session.Conclude() | session.Fail():
                 self.end(command)
+
+    def _transmit(self, message: AgentMessage) -> None:
+        if isinstance(message, Join) and self.masks is not None:
+            message = self.masks.offered(message)
+        if isinstance(message, RoundDeclined):
+            self._note_decline(message.round)
+        sent = self.outgoing(message)
+        if sent is not None and self.connection is not None:
+            self.connection.send(0, sent)
+
+    def _mask(self, command: session.Agree | session.TransmitMasked) -> None:
+        assert self.masks is not None
+        assert self.state.specification is not None
+        if isinstance(command, session.Agree):
+            self.post(self.masks.agreed(command, self.state))
+        else:
+            self._transmit(self.masks.masked(command, self.state.specification))
+
+    def _note_decline(self, number: int) -> None:
+        state = self.state
+        assert self.masks is not None
+        assert state.basis is not None
+        key, book = self.masks.key.public_key, self._around.witness.secure_sums
+        book.declined(key, number, state.epoch_id, state.basis.tobytes())
 
     def _tick_later(self) -> None:
         self.later(session.tick_seconds(self.state), self._tick)

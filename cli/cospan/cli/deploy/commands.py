@@ -48,6 +48,7 @@ _RUN = (
     s.RUN["seed"],
     *s.LEARNING_RULE,
     *s.WAITING,
+    *s.SECURE_SUMS,
     *s.DEPLOY_TIMEOUTS,
     s.COORDINATOR_START,
 )

@@ -12,7 +12,7 @@ from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.workloads import BUILT_IN
 from cospan.core import fields
 from cospan.core.method import Method
-from cospan.core.run_fields import RunFields
+from cospan.core.run_fields import DEFAULT_MIN_COHORT, RunFields
 from cospan.wire.address import parse_address
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
@@ -130,10 +130,12 @@ def planned(
     if problems:
         raise InvalidValueError("; ".join(problems))
     parse_address(settings.coordinator, "coordinator")
+    groups = _groups(agents, groups)
+    _check_secure_sums(run, groups)
     return Plan(
         workload=workload,
         agents=agents,
-        groups=_groups(agents, groups),
+        groups=groups,
         rounds=run.get("rounds", _ROUNDS),
         name=name,
         image=image,
@@ -166,6 +168,29 @@ def _groups(agents: int, groups: int | None) -> int:
             f"{-(-agents // MAX_GROUP)} or more"
         )
     return groups
+
+
+def _check_secure_sums(run: Mapping[str, Any], groups: int) -> None:
+    """Checks what only a coordinator would find at its start, and what that cannot know: the number of groups.
+
+    Raises:
+        InvalidValueError: no secure sum could be formed, or a setting of secure sums is given without them.
+    """
+    if not run.get("secure_sums"):
+        if run.get("min_cohort"):
+            raise InvalidValueError(f"min_cohort is {run['min_cohort']} without secure sums; say --secure-sums")
+        return
+    if run.get("quorum"):
+        raise InvalidValueError(
+            f"quorum is {run['quorum']:g}; with secure sums participation must be all, for the masks cancel only "
+            "in the sum of all members: leave out quorum"
+        )
+    least = run.get("min_cohort", DEFAULT_MIN_COHORT)
+    if groups < least:
+        raise InvalidValueError(
+            f"the fleet has {groups} groups, and of fewer than min_cohort = {least} processes no secure sum is "
+            "formed; have more --groups"
+        )
 
 
 def _further(settings: Settings) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The options that `--help` shows of commands with many; `--help-all` shows all."""
 
-_DEPLOYED = ("agents", "groups", "rounds", "seed", "preset"), ("tls", "output", "dry-run", "force")
+_DEPLOYED = ("agents", "groups", "rounds", "seed", "preset"), ("secure-sums", "tls", "output", "dry-run", "force")
 
 FREQUENT: dict[str, tuple[str, ...]] = {
     "run": (

@@ -32,14 +32,15 @@ _NAMED = 5
 class Masking:
     """The part of a process in secure sums."""
 
-    def __init__(self, tls: TlsSource | None) -> None:
-        """Makes a key pair.
+    def __init__(self, tls: TlsSource | None, key: KeyPair | None = None) -> None:
+        """Makes a key pair, unless one is given.
 
         Args:
             tls: the certificate that proves the key, and the authority that others' are verified by; None without
                 TLS, and then no key is verified.
+            key: of tests that need the same keys again; it must have masked nothing.
         """
-        self._tls, self._key = tls, KeyPair()
+        self._tls, self._key = tls, KeyPair() if key is None else key
         self._masker: Masker | None = None
         self._members: tuple[Member, ...] = ()
         """Of the newest epoch."""

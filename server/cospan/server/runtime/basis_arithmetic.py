@@ -65,7 +65,7 @@ def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: Basis
     is the cause, so the run continues.
     """
     try:
-        summed = _sum(command, specification)
+        summed = sum_of_vectors(command, specification)
         if specification.schedule.is_trial(command.round):
             return BasisComputed(command.round, stays)
         if summed.pooled is None and command.step_memory is None and specification.method.sends_pooled:
@@ -81,8 +81,8 @@ def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: Basis
     return BasisComputed(command.round, sound.move)
 
 
-def _sum(command: ComputeBasis, specification: RunSpecification) -> Contribution:
-    """The contribution of all members.
+def sum_of_vectors(command: ComputeBasis, specification: RunSpecification) -> Contribution:
+    """With secure sums: the contribution of all members.
 
     Raises:
         InvalidMessageError: the masks do not cancel, or the sum cannot be one.

@@ -77,6 +77,19 @@ def test_groups_unless_they_are_said(agents: str, groups: int) -> None:
             {"given": {"agents": "2", "steps_per_round": "0", "gain_step": "2"}},
             "steps_per_round is 0; it must be 1 to 2^32 − 1; gain_step is 2.0; it must be above 0, at most 1",
         ),
+        (
+            {"given": {"agents": "20", "secure_sums": "true"}, "groups": 2},
+            "the fleet has 2 groups, and of fewer than min_cohort = 3 processes no secure sum is formed",
+        ),
+        (
+            {"given": {"agents": "20", "secure_sums": "true", "min_cohort": "9"}},
+            "the fleet has 8 groups, and of fewer than min_cohort = 9",
+        ),
+        ({"given": {"agents": "20", "min_cohort": "4"}}, "min_cohort is 4 without secure sums; say --secure-sums"),
+        (
+            {"given": {"agents": "20", "secure_sums": "true", "quorum": "0.8"}},
+            "quorum is 0.8; with secure sums participation must be all",
+        ),
         ({"given": {"agents": "2", "coordinator": "here"}}, "coordinator is 'here' in --coordinator"),
     ],
 )

@@ -56,6 +56,7 @@ from cospan.client.session.machine.reconnecting import (
     on_question,
     on_stale,
     on_tick,
+    started_later,
 )
 from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
 from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed
@@ -200,7 +201,9 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
     if isinstance(message, BasisUpdate | Finish) and (problem := announcement_problem(state, message)):
         return failed(state, InvalidMessageError(problem))
     spec = message.specification if isinstance(message, Welcome) else state.specification
-    implausible = stamp_problem(state.stamp, message.stamp, 0 if spec is None else spec.rounds)
+    # A coordinator that resumes an older copy of its store may have the incarnation of the one before it.
+    known = None if started_later(state, message) else state.stamp
+    implausible = stamp_problem(known, message.stamp, 0 if spec is None else spec.rounds)
     if implausible is not None:
         return failed(state, implausible)
     if isinstance(message, BasisUpdate):

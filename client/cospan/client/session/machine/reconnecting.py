@@ -87,8 +87,13 @@ def is_of_the_past(state: SessionState, message: CoordinatorMessage) -> bool:
     """
     if state.stamp is None or message.stamp.incarnation >= state.stamp.incarnation:
         return False
+    return not started_later(state, message)
+
+
+def started_later(state: SessionState, message: CoordinatorMessage) -> bool:
+    """Whether the message is the welcome of a coordinator that was started after the one of the last welcome."""
     started = message.coordinator_started if isinstance(message, Welcome) else 0.0
-    return not started > state.coordinator_started > 0.0
+    return started > state.coordinator_started > 0.0
 
 
 def on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:

@@ -135,9 +135,9 @@ def test_a_run_that_ended_while_the_stream_was_broken() -> None:
 # A coordinator that was started again -------------------------------------------------------------------
 
 
-def from_a_copy(agent: AgentDriver, started: float) -> m.Welcome:
+def from_a_copy(agent: AgentDriver, started: float, incarnation: int = 1) -> m.Welcome:
     """The welcome of a coordinator whose store was brought back: its incarnation is lower, its round is too."""
-    stamp = replace(agent.stamp(1), incarnation=1)
+    stamp = replace(agent.stamp(1), incarnation=incarnation)
     return agent.welcome(stamp=stamp, first_round=1, session_token="another", coordinator_started=started)
 
 
@@ -150,14 +150,16 @@ def ahead_of_a_copy() -> AgentDriver:
     return agent
 
 
-def test_a_store_that_was_brought_back_from_a_copy_is_gone_on_with() -> None:
+@pytest.mark.parametrize("incarnation", [1, 4])
+def test_a_store_that_was_brought_back_from_a_copy_is_gone_on_with(incarnation: int) -> None:
+    """Also where the coordinator was started again between the copy and its return: then both have one number."""
     agent = ahead_of_a_copy()
     assert agent.state.learning == 9
     agent.learn()
-    assert reconnect(agent, from_a_copy(agent, 3000.0)) == ["Learn"]
+    assert reconnect(agent, from_a_copy(agent, 3000.0, incarnation)) == ["Learn"]
     assert (agent.commands[0].round, agent.state.phase, agent.state.last_announced_round) == (1, Phase.ACTIVE, 9)
     assert agent.learn() == ["Transmit GradientUpload"]
-    stamp = replace(agent.stamp(2), incarnation=1)
+    stamp = replace(agent.stamp(2), incarnation=incarnation)
     assert agent.receive(m.BasisUpdate(stamp, agent.basis)) == ["Learn"]
 
 

@@ -50,6 +50,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- else -}}
 {{- $needed := list "coordinatorSecret" "agentSecret" -}}
 {{- if $v.relays.count -}}{{- $needed = append $needed "relaySecret" -}}{{- end -}}
+{{- if and $v.relays.count (eq (toString (index $v.run.settings "secure-sums")) "true") -}}{{- $needed = append $needed "upstreamSecret" -}}{{- end -}}
 {{- if $v.metrics.serviceMonitor.enabled -}}{{- $needed = append $needed "observerSecret" -}}{{- end -}}
 {{- range $needed -}}
 {{- if not (index $v.tls .) -}}
@@ -201,6 +202,11 @@ env:
 {{/* The Secret of an identity: the one that is named, or cert-manager's. Of a dict with root and identity */}}
 {{- define "cospan.secret" -}}
 {{- default (printf "%s-%s-tls" (include "cospan.fullname" .root) .identity) (index .root.Values.tls (printf "%sSecret" .identity)) -}}
+{{- end -}}
+
+{{/* Whose certificate relays present to the coordinator: one of relays, or that of the agents where none is named */}}
+{{- define "cospan.upstreamIdentity" -}}
+{{- if or .Values.tls.certManager.enabled .Values.tls.upstreamSecret -}}upstream{{- else -}}agent{{- end -}}
 {{- end -}}
 
 {{/* Probes of a listener. With TLS it asks for a certificate, which only a command can show. Of a dict with root and
