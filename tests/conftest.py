@@ -3,7 +3,9 @@
 The hook has to be there before the first import of cospan, so this file imports nothing of it.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """As `cospan` sets it for its own processes; numpy reads it when it is imported. With more threads than free cores,
@@ -36,3 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     heed_ctrl_c()
     config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leaves what is imported and collected out of garbage collections: it stays, and a pass over it takes long."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -62,6 +62,9 @@ class RelayHost:
         after.check()
         return after, commands
 
+    def count(self) -> None:
+        """Nothing: its agents count their own vectors."""
+
     # Upwards: what `cospan.relay.upstream` does ------------------------------------------------------------------
 
     @property

@@ -93,7 +93,8 @@ def upload(round_number: int, *agents: str, weight: float = 1.0, value: float = 
 
 def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
     """The arithmetic of a round is done; the basis is the old one with its columns exchanged."""
-    move = BasisMove(state.basis, np.ascontiguousarray(state.basis[:, ::-1]))
+    after = np.ascontiguousarray(state.basis[:, ::-1])
+    move = BasisMove(state.basis, after, head_covariance=state.head_covariance)
     return events.BasisComputed(round_number, move)
 
 
@@ -362,6 +363,7 @@ class AgentDriver:
             "session_token": "token-1",
             "specification": replace(self.specification, feature_fingerprint="map-1"),
             "basis": self.basis,
+            "head_covariance": announced(self.specification)[1],
             "first_round": round_number,
             "started": True,
         }

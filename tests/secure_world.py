@@ -1,20 +1,23 @@
 """A coordinator's machine and processes with real keys and masks, and a network that does what a test says.
 
 Every message passes through the codecs. A witness keeps what was masked: for one key and round never two vectors,
-in never two epochs. Every sum that is formed is compared with that of the vectors without masks.
+in never two epochs. Every sum that is formed is compared with that of the vectors without masks. With differential
+privacy it also keeps each agent's file, and holds it to the vectors that were sent.
 """
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import numpy as np
+from private_runs import seeded
 from runs import CoordinatorDriver, D, Disk, R, join, moved
 
 from cospan.client.session import machine as session
 from cospan.client.session.masking import Masking
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
-from cospan.core.secure_sums.fixed_point import added, decode, encode, sum_problem
+from cospan.core.privacy.private_run import vector_of
+from cospan.core.secure_sums.fixed_point import added, decode, sum_problem
 from cospan.core.secure_sums.layout import layout_of
 from cospan.server.machine import events
 from cospan.wire import messages as m
@@ -33,13 +36,15 @@ class Process:
     """An agent's process: the session machine and its shell."""
 
     def __init__(self, world: "World", agents: tuple[str, ...], number: int) -> None:
-        self.world, self.agents, self.masking = world, agents, Masking(None)
+        self.world, self.agents = world, agents
+        self.masking = Masking(None, noise=lambda round_number: seeded(f"{agents} {number}", round_number))
         self.instance = f"process {number}"
         self.state, commands = session.initial_state(progress_timeout_seconds=1e6, now=world.run.now)
         self.stream: int | None = None
         self.inbox: deque[m.CoordinatorMessage] = deque()
         self.outbox: deque[m.AgentMessage] = deque()
         self.learning: session.Learn | None = None
+        self.is_counting = False
         self.wants_to_connect = self.is_over = False
         self.take(commands)
 
@@ -70,8 +75,8 @@ class Process:
                     self.outbox.append(message)
                 case session.Agree(members=members):
                     self.step(session.Agreed(self.masking.agree(members, self.state)))
-                case session.TransmitMasked():
-                    self.outbox.append(self.masked(command))
+                case session.Count() | session.TransmitMasked():
+                    self.to_be_sent(command)
                 case session.Learn():
                     assert self.learning is None
                     self.learning = command
@@ -80,11 +85,20 @@ class Process:
                 case session.Conclude():
                     self.is_over = True
 
+    def to_be_sent(self, command: session.Count | session.TransmitMasked) -> None:
+        if isinstance(command, session.TransmitMasked):
+            self.outbox.append(self.masked(command))
+            return
+        assert not self.is_counting
+        self.is_counting = True
+
     def masked(self, command: session.TransmitMasked) -> m.GradientUpload:
-        assert self.state.specification is not None
-        sent = self.masking.masked(command, self.state.specification)
-        words = encode(command.upload.plain, layout_of(self.state.specification, command.upload.round)).words
-        self.world.witness(self, sent, words)
+        spec, number = self.state.specification, command.upload.round
+        assert spec is not None
+        sent = self.masking.masked(command, spec)
+        agents = sum(len(member.agent_ids) for member in self.masking._members)
+        noise = self.masking._noise(number)
+        self.world.witness(self, sent, vector_of(command.upload.plain, spec, number, agents, noise).words)
         return sent
 
     # What may happen to it ------------------------------------------------------------------------------------
@@ -108,8 +122,18 @@ class Process:
         if self.learning is not None:
             number, self.learning = self.learning.round, None
             values = np.full((D, R), float(self.world.next_value()))
-            contribution = Contribution(DenseMatrix(values), float(len(self.agents)))
+            spec = self.state.specification
+            assert spec is not None
+            pooled = np.full(spec.pooled_length, 0.5) if spec.sends_pooled_in(number) else None
+            contribution = Contribution(DenseMatrix(values), float(len(self.agents)), pooled=pooled)
             self.step(session.GradientReady(m.GradientUpload(number, contribution)))
+
+    def count(self) -> None:
+        """The vector is in the file; from then on it may be sent."""
+        if self.is_counting:
+            self.is_counting = False
+            self.world.ledger[self.agents] += 1
+            self.step(session.Counted())
 
     def lose_stream(self, error: CospanError | None = None, *, told: bool = True) -> None:
         token, number, self.stream = self.token, self.stream, None
@@ -135,6 +159,11 @@ class World:
         self.closing: events.ComputeBasis | None = None
         self.masked: dict[tuple[bytes, int], tuple[bytes, bytes]] = {}
         self.plain: dict[bytes, np.ndarray] = {}
+        self.ledger: Counter[tuple[str, ...]] = Counter()
+        """What the files of the agents say of the vectors that were sent."""
+        self.vectors: defaultdict[tuple[str, ...], set[bytes]] = defaultdict(set)
+        """Those that were sent."""
+        self.deaths: Counter[tuple[str, ...]] = Counter()
         self.sums, self.voids = 0, 0
         self._streams = self._values = self._processes = 0
         self.processes = [self.started(agents) for agents in hosted]
@@ -158,6 +187,12 @@ class World:
         once = self.masked.setdefault(key, (vector.epoch_id, vector.words.tobytes()))
         assert once == (vector.epoch_id, vector.words.tobytes()), "one vector is masked for a round, in one epoch"
         self.plain[vector.words.tobytes()] = words
+        if self.run.state.specification.is_private:
+            sent, agents = self.vectors[process.agents], process.agents
+            sent.add(vector.words.tobytes())
+            unsent = self.ledger[agents] - len(sent)
+            assert unsent >= 0, "a vector is counted before it is sent"
+            assert unsent <= self.deaths[agents], "one is counted too many for a death at most"
 
     # The coordinator ----------------------------------------------------------------------------------------------
 
@@ -246,6 +281,7 @@ class World:
     def kill(self, place: int) -> None:
         """A process dies, and is started again: with another key."""
         dead = self.processes[place]
+        self.deaths[dead.agents] += 1
         self.processes[place] = self.started(dead.agents)
         if dead.stream is not None and (token := dead.token) is not None:
             self.step(events.StreamClosed(token, dead.stream))
@@ -266,6 +302,7 @@ class World:
             while process.inbox:
                 process.receive()
             process.learn()
+            process.count()
             while process.outbox and process.stream is not None:
                 process.send()
         self.compute()

@@ -12,8 +12,9 @@ import dataclasses
 import functools
 import inspect
 import sys
+import types
 import typing
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import beartype
@@ -29,6 +30,8 @@ _UNCHECKED = {"cospan.client.workloads.models.microgrids"}
 """beartype cannot read a subscripted generic NamedTuple (`Arithmetic[float]`) and refuses the module."""
 _MOST_SHAPES = 4096
 _MOST_ITEMS = 32
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_MORE, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _jaxtyped = jaxtyping.jaxtyped
 
 Checker = Callable[[Any], Any]
@@ -70,7 +73,8 @@ def checked(thing: Any) -> Any:
         return _jaxtyped(thing, typechecker=_beartyped) if _has_shapes_in(thing) else _beartyped(thing)
     if not thing.__annotations__:
         return thing
-    return _checked_per_shape(thing) if _has_shapes_in(thing) else _checked_when_called(thing)
+    is_known = not any(isinstance(each, str) for each in thing.__annotations__.values())
+    return _checked_per_shape(thing) if is_known and _has_shapes_in(thing) else _checked_when_called(thing)
 
 
 def _beartyped(function: Any) -> Any:
@@ -84,53 +88,119 @@ def _is_resumed(function: Any) -> bool:
 
 
 def _checked_when_called(function: Any) -> Any:
-    """The function with a checker that is made at the first call."""
-    checker: Checker | None = None
+    """The function with a checker that is made at the first call.
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checker
-        if checker is None:
-            checker = _beartyped(function)
+    From then on it runs the checker's code: to call the checker would take as long as most checks.
+    """
+    scope: dict[str, Any] = {"__builtins__": __builtins__}
+    call = functools.wraps(function)(types.FunctionType(_calls_checker.__code__, scope, function.__name__))
+
+    def first_call(*args: Any, **kwargs: Any) -> Any:
+        hints = _hints_of(function)
+        is_plain = hints is not None and not any(map(_has_shapes, hints.values()))
+        checker = scope["checker"] = _beartyped(function) if is_plain else _checked_per_shape(function)
+        if is_plain and checker is not function and not checker.__code__.co_freevars:
+            call.__defaults__, call.__kwdefaults__ = checker.__defaults__, checker.__kwdefaults__
+            call.__code__ = checker.__code__
         return checker(*args, **kwargs)
 
+    scope["checker"] = first_call
     return call
+
+
+def _calls_checker(*args: Any, **kwargs: Any) -> Any:
+    return checker(*args, **kwargs)  # type: ignore[name-defined]
 
 
 def _checked_per_shape(function: Any) -> Any:
     """The function, checked wherever its arguments and its result together are of kinds that it has not seen."""
-    checker: Checker | None = None
-    hints: dict[str, Any] | None = None
+    signature: _Signature | None = None
     seen: dict[Hashable, set[Hashable]] = {}
-    sampled = any(map(_is_sampled, function.__annotations__.values()))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checker, hints
-        if checker is None:
-            checker, hints = _jaxtyped(function, typechecker=_beartyped), _hints_of(function)
-        if hints is None:
-            return checker(*args, **kwargs)
+        nonlocal signature
+        if signature is None:
+            signature = _Signature(function)
         try:
-            given = _kinds(args, sampled), tuple(kwargs), _kinds(kwargs.values(), sampled)
+            given = signature.kinds(args, kwargs)
         except _UnknownKindError:
-            return checker(*args, **kwargs)
+            return signature.call(args, kwargs)
         results = seen.get(given)
-        result = checker(*args, **kwargs) if results is None else function(*args, **kwargs)
+        result = signature.call(args, kwargs) if results is None else function(*args, **kwargs)
         try:
-            returned = _kind(result, sampled)
+            returned = signature.kind_of_result(result)
         except _UnknownKindError:
             if results is not None:
-                _check(function, hints, args, kwargs, result)
+                signature.check(args, kwargs, result)
             return result
         if results is None or returned not in results:
             if results is not None:
-                _check(function, hints, args, kwargs, result)
+                signature.check(args, kwargs, result)
             if len(seen) < _MOST_SHAPES:
                 seen.setdefault(given, set()).add(returned)
         return result
 
     return call
+
+
+class _Signature:
+    """What the arguments and the result of a function have to be."""
+
+    def __init__(self, function: Any) -> None:
+        self._function, self._signature = function, inspect.signature(function)
+        hints = _hints_of(function)
+        self._hints = hints or {}
+        self._checker = _jaxtyped(function, typechecker=_beartyped) if hints is None else None
+        """Where an annotation names what is imported for type checkers alone."""
+        kinds = {name: _kind_by(self._hints.get(name)) for name in self._signature.parameters}
+        of_kind: dict[Any, list[str]] = collections.defaultdict(list)
+        for name, parameter in self._signature.parameters.items():
+            of_kind[parameter.kind].append(name)
+        self._more, self._keywords = of_kind[_MORE], of_kind[_KEYWORDS]
+        self._positional = [kinds[name] for kind in _POSITIONAL for name in of_kind[kind]]
+        self._rest = kinds[self._more[0]] if self._more else type
+        self._named = collections.defaultdict(lambda: kinds[self._keywords[0]] if self._keywords else type, kinds)
+        self.kind_of_result = _kind_by(self._hints.get("return"))
+
+    def kinds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """All of the arguments that a check can depend on; see `_kind`."""
+        if self._checker is not None:
+            raise _UnknownKindError
+        kinds = self._positional
+        if len(args) > len(kinds):
+            kinds = kinds + [self._rest] * (len(args) - len(kinds))
+        given = tuple([kind(value) for kind, value in zip(kinds, args, strict=False)])
+        return (given, *[(name, self._named[name](value)) for name, value in kwargs.items()]) if kwargs else given
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call, with checks before and after."""
+        if self._checker is not None:
+            return self._checker(*args, **kwargs)
+        values = self._values(args, kwargs)
+        with _jaxtyped("context"):
+            self._check(values)
+            result = self._function(*args, **kwargs)
+            self._check({"return": [result]})
+        return result
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Checks arguments and result of a call that has returned."""
+        with _jaxtyped("context"):
+            self._check(self._values(args, kwargs) | {"return": [result]})
+
+    def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, list[Any]]:
+        values = {name: [value] for name, value in self._signature.bind(*args, **kwargs).arguments.items()}
+        for name in self._more:
+            values[name] = list(*values.get(name, ()))
+        for name in self._keywords:
+            values[name] = list(values[name][0].values()) if name in values else []
+        return values
+
+    def _check(self, values: dict[str, list[Any]]) -> None:
+        for name, hint in self._hints.items():
+            for value in values.get(name, ()):
+                beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
 
 
 def _hints_of(function: Any) -> dict[str, Any] | None:
@@ -141,26 +211,31 @@ def _hints_of(function: Any) -> dict[str, Any] | None:
         return None
 
 
-def _check(
-    function: Any, hints: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> None:
-    """Checks arguments and result of a call that has returned."""
-    signature = inspect.signature(function)
-    values = {name: [value] for name, value in signature.bind(*args, **kwargs).arguments.items()}
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_POSITIONAL and name in values:
-            values[name] = list(*values[name])
-        elif parameter.kind is parameter.VAR_KEYWORD and name in values:
-            values[name] = list(values[name][0].values())
-    values["return"] = [result]
-    with _jaxtyped("context"):
-        for name, hint in hints.items():
-            for value in values.get(name, ()):
-                beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
+def _kind_by(annotation: Any) -> Callable[[Any], Hashable]:
+    """What takes the kind of a value with this annotation: its type, where a check can depend on nothing else."""
+    if _is_of_types(annotation):
+        return type
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is not tuple or Ellipsis in parts:
+        return functools.partial(_kind, sampled=_is_sampled(annotation))
+    by = [_kind_by(part) for part in parts]
+
+    def of_tuple(value: Any) -> Hashable:
+        if type(value) is not tuple or len(value) != len(by):
+            raise _UnknownKindError
+        return tuple([kind(item) for kind, item in zip(by, value, strict=True)])
+
+    return of_tuple
 
 
-def _kinds(values: Iterable[Any], sampled: bool) -> tuple[Hashable, ...]:
-    return tuple([_kind(value, sampled) for value in values])
+def _is_of_types(annotation: Any) -> bool:
+    """Whether an annotation asks for nothing but a type, or for one of some types."""
+    if annotation is None or annotation is Any:
+        return True
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return all(map(_is_of_types, typing.get_args(annotation)))
+    is_array = inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
+    return inspect.isclass(annotation) and not is_array and not typing.get_args(annotation)
 
 
 def _kind(value: Any, sampled: bool) -> Hashable:
@@ -171,23 +246,31 @@ def _kind(value: Any, sampled: bool) -> Hashable:
         sampled: whether the checker looks at one random item of a container. Then all items must be of one kind.
 
     Raises:
-        _UnknownKindError: it is a container of several kinds that is sampled, a long one, or no list and no tuple.
+        _UnknownKindError: it is a container of several kinds that is sampled, a long one, or one of another type.
     """
     kind = type(value)
     if kind is np.ndarray:
         return value.dtype, value.shape
-    if kind is tuple or kind is list:
-        if len(value) > _MOST_ITEMS:
-            raise _UnknownKindError
-        items = _kinds(value, sampled)
-        if not sampled:
-            return kind, items
-        if len(different := set(items)) > 1:
-            raise _UnknownKindError
-        return kind, tuple(different)
+    if kind is tuple or kind is list or kind is frozenset:
+        return kind, _kinds(value, sampled)
+    if kind is dict:
+        return kind, _kinds(value, sampled), _kinds(value.values(), sampled)
+    if isinstance(value, type):
+        return value
     if _is_told_by_its_type(kind):
         return kind
     raise _UnknownKindError
+
+
+def _kinds(values: Collection[Any], sampled: bool) -> tuple[Hashable, ...]:
+    if len(values) > _MOST_ITEMS:
+        raise _UnknownKindError
+    items = [_kind(value, sampled) for value in values]
+    if not sampled:
+        return tuple(items)
+    if len(different := set(items)) > 1:
+        raise _UnknownKindError
+    return tuple(different)
 
 
 @functools.cache
@@ -200,8 +283,6 @@ def _is_told_by_its_type(kind: type) -> bool:
 
 def _is_sampled(annotation: Any) -> bool:
     """Whether the checker looks at one random item of a container that has this annotation, or of a part of it."""
-    if isinstance(annotation, str):
-        return True
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if inspect.isclass(origin) and issubclass(origin, collections.abc.Iterable):
         fixed = origin is tuple and Ellipsis not in parts

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -22,6 +21,7 @@ from behaviour.command import (
     result_of,
     started,
 )
+from faults.resume import rounds_stored
 
 from cospan.benchmarks.tools.processes import family
 from cospan.client.files.result_file import load_result
@@ -34,19 +34,6 @@ LOOK_SECONDS = 0.005
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="finds the children of a process in /proc"
 )
-
-
-def rounds_stored(folder: Path) -> int:
-    try:
-        connection = sqlite3.connect(f"file:{folder / 'coordinator.sqlite'}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return 0
-    try:
-        return int(connection.execute("SELECT count(*) FROM rounds").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-    finally:
-        connection.close()
 
 
 def wait_for_round(folder: Path, number: int, process: "subprocess.Popen[str]") -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cospan.client.environment.group_rollout import GroupRollout
+from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
@@ -56,3 +58,14 @@ def group_of(
 def single_of(name: str, index: int, preset: str = "practical") -> SiteLearner:
     site = make_site(load_workload(name), index, SEED)
     return SiteLearner(site, specification(name, preset), name=f"site-{index}", index=index)
+
+
+def same_data(group: GroupRollout, chains: list[Chain], steps: int) -> None:
+    """Agents that step together see what each sees alone."""
+    played = group.advance(steps)
+    for number, chain in enumerate(chains):
+        expected = chain.advance(steps)
+        np.testing.assert_array_equal(played.features[number], expected.features)
+        np.testing.assert_array_equal(played.rewards[number], expected.rewards)
+    assert group.steps == chains[0].steps
+    assert group.reward_sums.tolist() == [chain.reward_sum for chain in chains]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract.groups import BOTH, INDICES, SEED, announced_to, group_of, single_of, workload_of
+from contract.groups import BOTH, INDICES, SEED, announced_to, group_of, same_data, single_of, workload_of
 
 from cospan.client.environment.group_rollout import BatchedRollouts, GroupRollout, SequentialRollouts, chain_group
 from cospan.client.environment.rollout import Chain
@@ -42,16 +42,6 @@ def alone(workload: Workload, first_round: int = 0) -> list[Chain]:
         Chain(make_site(workload, index, SEED), name="", index=index, seed=SEED, first_round=first_round)
         for index in INDICES
     ]
-
-
-def same_data(group: GroupRollout, chains: list[Chain], steps: int) -> None:
-    played = group.advance(steps)
-    for number, chain in enumerate(chains):
-        expected = chain.advance(steps)
-        np.testing.assert_array_equal(played.features[number], expected.features)
-        np.testing.assert_array_equal(played.rewards[number], expected.rewards)
-    assert group.steps == chains[0].steps
-    assert group.reward_sums.tolist() == [chain.reward_sum for chain in chains]
 
 
 @WORKLOADS

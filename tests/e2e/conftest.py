@@ -1,13 +1,12 @@
 """The image and the stacks of the end-to-end suite. Everything has a name of this suite alone, and goes with it."""
 
 import secrets
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import docker
 import pytest
+from ctrl_c import end_as_interrupted
 from docker import DockerClient
 from e2e.stack import ROOT, Stack
 from images import Images
@@ -17,12 +16,8 @@ LOGS = ROOT / "build" / "e2e-logs"
 
 
 def pytest_configure() -> None:
-    """A suite that is told to end cleans up as one that is interrupted."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    """Prepares the process of the suite."""
+    end_as_interrupted()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -74,7 +74,7 @@ def _broken(run: Path, flags: list[str], way: str, number: int, rng: random.Rand
         cospan("run", *which), cwd=run.parent, env=environment(), stdin=_NOTHING, stdout=_NOTHING
     )
     deadline = time.monotonic() + _SECONDS
-    while _rounds_stored(run) < number:
+    while rounds_stored(run) < number:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             return f"round {number} was not reached"
@@ -112,7 +112,8 @@ def _command_line(process: int) -> bytes:
         return b""
 
 
-def _rounds_stored(folder: Path) -> int:
+def rounds_stored(folder: Path) -> int:
+    """How many rounds of a run are stored; none while its store cannot be read."""
     try:
         connection = sqlite3.connect(f"file:{folder / 'coordinator.sqlite'}?mode=ro", uri=True)
     except sqlite3.Error:

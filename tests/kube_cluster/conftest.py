@@ -1,28 +1,22 @@
 """The image and the cluster of these tests. Everything has a name of this suite alone, and goes with it."""
 
 import secrets
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
-import docker
 import pytest
-from images import ROOT, Images
+from ctrl_c import end_as_interrupted
+from images import ROOT
 from kube_cluster.cluster import Cluster, cluster
-from rig.machines import missing
+from rig.images import suite_image
 
 SUITE = f"cospan-kube-{secrets.token_hex(4)}"
 
 
 def pytest_configure() -> None:
-    """A suite that is told to end cleans up as one that is interrupted."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    """Prepares the process of the suite."""
+    end_as_interrupted()
 
 
 def ensured(script: str) -> Path:
@@ -40,14 +34,8 @@ def helm() -> Path:
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
     """The image, built from this tree on the engine of this machine."""
-    if missing():
-        pytest.skip(missing())
-    images = Images(docker.from_env(timeout=120), SUITE)
-    try:
-        yield images.built()
-    finally:
-        images.remove()
-    assert not images.left()
+    with suite_image(SUITE) as tag:
+        yield tag
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ _SECURE_SHARE = 0.25
 """Of the seeds have secure sums."""
 _OF_SECURE_SUMS = [Kind.STORE_COPIED, Kind.AGENT_MOVED]
 _NOT_OF_SECURE_SUMS = [Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT, Kind.PART]
-"""A relay refuses secure sums, and so do the coordinator and the session parts of a process' sum."""
+"""Relays of secure sums are tried in `tests/relayed_world.py`; coordinator and session refuse parts of a sum."""
 
 
 @dataclass(frozen=True, slots=True)

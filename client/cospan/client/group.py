@@ -17,7 +17,7 @@ from cospan.client.files.group_file import GROUP, AnyGroup
 from cospan.client.files.result_file import Learnt, save_result
 from cospan.client.files.state_file import StateFile
 from cospan.client.learning.group_blocks import GroupSites
-from cospan.client.learning.group_learner import GroupLearner, group_name, no_warm_up
+from cospan.client.learning.group_learner import GroupLearner, group_name, no_privacy, no_warm_up
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning.source_group import SourceGroup
@@ -109,6 +109,8 @@ class AgentGroup(LearningClient[AnyGroup]):
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         if specification.method.warm_up_rounds:
             raise InvalidValueError(no_warm_up(specification))
+        if problem := no_privacy(specification):
+            raise InvalidValueError(problem)
         self._sites = self._made_sites(specification)
         self._joined_as = tuple(sorted(self.agent_ids))
         if not specification.improve:

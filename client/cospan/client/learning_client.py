@@ -22,11 +22,12 @@ from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
-from cospan.client.session.run_checks import check_basis, check_sharing, slow_round
+from cospan.client.session.run_checks import check_basis, check_counting, check_sharing, slow_round
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
 from cospan.client.workload import FeatureMap, Workload
+from cospan.core.privacy.word_source import SystemWords, WordSource
 from cospan.core.specification import RunSpecification
 from cospan.wire import fork_guard
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
@@ -110,6 +111,8 @@ class LearningClient(ABC, Generic[L]):
         """Called, in the learning thread, with notices, such as the file that is continued from."""
         self.on_warning: list[Callable[[Self, Warned], None]] = []
         """Called, in the learning thread, with problems that do not stop the agent."""
+        self.noise: Callable[[int], WordSource] = lambda _: SystemWords()
+        """Gives the source of a round's noise, in a run with differential privacy. Tests alone set another one."""
         self.is_writing = False
         """Whether the session is over, and what was learnt is being written for the last time."""
         self._site_claim_id = ""
@@ -300,7 +303,12 @@ class LearningClient(ABC, Generic[L]):
             learn=lambda command: self._in_worker(partial(self._learn, command)),
             conclude=self._conclude,
             fail=self._fail,
+            count=lambda: self._in_worker(self._count),
+            noise=self._noise_of,
         )
+
+    def _noise_of(self, round_number: int) -> WordSource:
+        return self.noise(round_number)
 
     def _conclude(self, command: session.Conclude) -> None:
         if not self._outcome.done():
@@ -337,11 +345,13 @@ class LearningClient(ABC, Generic[L]):
         """Makes the sites.
 
         Raises:
-            InvalidValueError: the run has secure sums, and TD errors were to be shared.
+            InvalidValueError: the run has secure sums, and TD errors were to be shared; or it has differential
+                privacy, and this process is a group, or has no file to count in.
             RunTooLargeError: a round needs more memory than the process may use.
         """
         self._specification = specification
         check_sharing(specification, share_td_error=self.settings.share_td_error)
+        check_counting(specification, keeps_file=self._policy.state_file is not None)
         names, features = self._make_sites(specification)
         if specification.feature_dim == features.dim:  # else the session refuses it for that
             in_table = self._agents > 1 and keeps_numbers(self.workload, features, specification)
@@ -375,6 +385,7 @@ class LearningClient(ABC, Generic[L]):
             around,
             run_id=welcome.stamp.run_id,
             first_round=welcome.first_round,
+            vectors_before=vectors_before(welcome),
         )
         self.learner = self._keeper.learner
         for note in self._keeper.notes:
@@ -435,6 +446,17 @@ class LearningClient(ABC, Generic[L]):
         keeper.save_now_and_then()
         return session.GradientReady(upload)
 
+    def _count(self) -> session.Event:
+        """Counts a vector in the file, before it is sent.
+
+        Raises:
+            BudgetSpentError: all have been sent.
+            RunFileError: the file cannot be written, so nothing may be sent.
+        """
+        assert self._keeper is not None
+        self._keeper.count_vector()
+        return session.Counted()
+
     def _say_slow(self, seconds: float) -> None:
         """Warns once that a round takes longer here than the run waits for one agent."""
         spec = self._specification
@@ -442,6 +464,17 @@ class LearningClient(ABC, Generic[L]):
         if note is not None:
             self._was_slow = True
             self._note(note, level=logging.WARNING)
+
+
+def vectors_before(welcome: Welcome) -> int:
+    """How many vectors an agent without a file may have sent in this run before it was welcomed.
+
+    One in each round below its first, and one more for each start of the coordinator after the first, which opens
+    the round again that was open. An agent that has never been here cannot be told from one that has lost its file.
+    """
+    if not welcome.first_round:
+        return 0
+    return welcome.first_round + welcome.stamp.incarnation - 1
 
 
 def _unexpected(name: str, failure: BaseException) -> CospanError:

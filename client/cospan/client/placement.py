@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cospan.client.agent import default_agent_id
-from cospan.client.learning.group_learner import group_name, no_warm_up
+from cospan.client.learning.group_learner import group_name, no_privacy, no_warm_up
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
@@ -40,7 +40,8 @@ def hosts_of(specification: RunSpecification, groups: int | None, *, called: str
         called: the name of that number in error messages.
 
     Raises:
-        InvalidValueError: the number of groups is out of its range, or the run has a warm-up.
+        InvalidValueError: the number of groups is out of its range, or the run has a warm-up or
+            differential privacy.
     """
     most = specification.agents
     if groups is None:
@@ -54,6 +55,8 @@ def hosts_of(specification: RunSpecification, groups: int | None, *, called: str
         )
     if specification.method.warm_up_rounds:
         raise InvalidValueError(no_warm_up(specification))
+    if problem := no_privacy(specification):
+        raise InvalidValueError(problem)
     starts = [most * number // groups for number in range(groups + 1)]
     parts = [range(start, stop) for start, stop in itertools.pairwise(starts)]
     return [Host(group_name(part), part, is_group=True) for part in parts]

@@ -5,11 +5,13 @@ several fields are in `cospan.core.specification`. A new field must be valid at 
 sends 0.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from cospan.core.fields import FLEET, IMPROVEMENT, LIMITS, ROUNDS, RULE, Range, about
 from cospan.core.method import Method
+from cospan.core.privacy.request import MAX_EPSILON, MAX_VECTORS
 
 MAX_FEATURE_DIM = 2**24
 MIN_SESSION_TIMEOUT_SECONDS, MAX_SECONDS = 0.01, 1e9
@@ -215,6 +217,65 @@ class RunFields:
             range=Range(least=2, most="agents"),
             group=ROUNDS,
             unset="3",
+        ),
+    )
+    dp_epsilon: float = field(
+        default=0.0,
+        metadata=about(
+            "promise of differential privacy to every agent",
+            symbol="ε",
+            range=Range(above=0, most=MAX_EPSILON, or_zero=True, note="0: none"),
+            setting=None,
+        ),
+    )
+    dp_delta: float = field(
+        default=0.0,
+        metadata=about(
+            "with differential privacy, probability with which the promise may fail",
+            symbol="δ",
+            range=Range(above=0, below=1),
+            setting=None,
+        ),
+    )
+    dp_vectors: int = field(
+        default=0,
+        metadata=about(
+            "with differential privacy, number of vectors that an agent may send",
+            range=Range(least=1, most=MAX_VECTORS),
+            setting=None,
+        ),
+    )
+    dp_noise_multiplier: float = field(
+        default=0.0,
+        metadata=about(
+            "with differential privacy, deviation of the noise in a sum over the bound of the clip",
+            symbol="z",
+            range=Range(above=0, below=math.inf),
+            setting=None,
+        ),
+    )
+    dp_gradient_bound: float = field(
+        default=0.0,
+        metadata=about(
+            "with differential privacy, bound of the clip for gradients",
+            range=Range(above=0, below=math.inf),
+            setting=None,
+        ),
+    )
+    dp_curvature_bound: float = field(
+        default=0.0,
+        metadata=about(
+            "with differential privacy, bound of the clip for curvatures",
+            range=Range(above=0, below=math.inf),
+            setting=None,
+        ),
+    )
+    dp_influence_bound: float = field(
+        default=0.0,
+        metadata=about(
+            "with differential privacy, bound of the clip for influences",
+            range=Range(above=0, below=math.inf),
+            setting=None,
         ),
     )
 

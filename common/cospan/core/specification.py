@@ -22,6 +22,7 @@ from cospan.core.method import (
     HeadUpdate,
     Method,
 )
+from cospan.core.privacy.promise import OF_PRIVACY, promise_problems
 from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, MAX_AGENTS, Participation, RunFields
 
 MAX_MESSAGE_NUMBERS = 2**27
@@ -74,7 +75,8 @@ class RunSpecification(RunFields):
                 f"warm_up_rounds is {warm_up}; it must be below the number of rounds {self.rounds}, "
                 "or nothing is learnt after it"
             )
-        return found + self._improvement_problems() + self._secure_sums_problems() + self.method.problems()
+        found += self._improvement_problems() + self._secure_sums_problems() + self.method.problems()
+        return found or promise_problems(self)
 
     def _range_problems(self) -> list[str]:
         """Fields that are out of their ranges; those of a quorum, and of improvement, are 0 where there is none."""
@@ -85,6 +87,8 @@ class RunSpecification(RunFields):
             unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
         if not self.secure_sums:
             unused["min_cohort"] = "say secure_sums"
+        if self.dp_epsilon == 0.0:
+            unused |= dict.fromkeys(OF_PRIVACY[1:], "say dp_epsilon")
         told = ("min_cohort",) if self._lacks_cohort else ()
         found = range_problems(self, without=(*unused, *told)) + [
             f"{name} is {getattr(self, name)!r}; it must be 0, or {otherwise}"
@@ -162,6 +166,11 @@ class RunSpecification(RunFields):
         )
 
     @property
+    def is_private(self) -> bool:
+        """Whether agents send with differential privacy."""
+        return self.dp_epsilon > 0.0
+
+    @property
     def schedule(self) -> Schedule:
         """Which rounds evaluate policies, and in which new ones are tried."""
         return Schedule(self.improve, self.evaluation_rounds, self.trial_rounds)
@@ -188,11 +197,16 @@ class RunSpecification(RunFields):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications.
 
-        A run without improvement steps, secure sums, or refreshes of its own has the digest of a version that does
-        not know them.
+        A run without improvement steps, secure sums, differential privacy, or refreshes of its own has the digest
+        of a version that does not know them.
         """
         values, method = self.as_dict(), _plain(self.method)
-        for of, used in ((_OF_IMPROVEMENT, self.improve), (_OF_SECURE_SUMS, self.secure_sums)):
+        parts = (
+            (_OF_IMPROVEMENT, self.improve),
+            (_OF_SECURE_SUMS, self.secure_sums),
+            (OF_PRIVACY, self.dp_epsilon),
+        )
+        for of, used in parts:
             if not used:
                 values = {name: value for name, value in values.items() if name not in of}
         if not self.method.refresh_growth:

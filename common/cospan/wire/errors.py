@@ -37,6 +37,7 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     ├── MembershipRefusedError  the coordinator named members for a secure sum that cannot be
+    ├── BudgetSpentError ────── the agent has sent all vectors of its privacy budget
     ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  no answer came in time
@@ -162,6 +163,16 @@ class MembershipRefusedError(CospanError):
     remedy = (
         "The message names the member and the reason. All agents need certificates of one authority; ask the "
         "operator of the coordinator. Nothing was sent."
+    )
+
+
+class BudgetSpentError(CospanError):
+    """The agent has sent as many vectors as its privacy budget allows, and sends no more."""
+
+    reason = "BUDGET_SPENT"
+    remedy = (
+        "What was learnt is kept. Begin another run, with a budget of its own; give a run that may be resumed more "
+        "vectors than rounds, as `--dp epsilon=8,delta=1e-5,vectors=12`."
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.privacy.private_run import Spent, most_sent, spent_after
 from cospan.core.secure_sums.fixed_point import Words
 from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
@@ -297,6 +298,13 @@ class RunReport:
     rounds_per_second: float = 0.0
     epoch_members: int = 0
     """With secure sums: members of the open round's epoch; 0 without, and while no round is open."""
+
+    @property
+    def spent(self) -> Spent | None:
+        """With differential privacy: what agents have spent at most, as the coordinator knows; None without."""
+        is_open = self.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+        vectors = most_sent(self.stamp.round, self.stamp.incarnation, is_open=is_open)
+        return spent_after(self.specification, vectors)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from cospan.core.privacy.accounting import ORDERS
+from cospan.core.privacy.request import MAX_EPSILON
+from cospan.core.privacy.request import MAX_VECTORS as MAX_ROUNDS
 from cospan.wire.errors import InvalidValueError
 
-MAX_EPSILON = 100.0
-"""The largest ε that a run may promise: far above it the promise is empty."""
-MAX_ROUNDS = 10**6
-"""The most rounds that a budget is made for."""
-_ORDERS = tuple(float(order) for order in 1.0 + np.geomspace(0.005, 5000.0, 400))
-"""α of the Rényi divergences; neighbours are 3.5 % apart, so the best one is missed by next to nothing."""
 _DIGITS = 1e-6
 """By how much, relatively, a multiplier may be larger than is needed."""
 
@@ -87,7 +82,7 @@ def epsilon_of(multiplier: float, rounds: int, delta: float) -> float:
     if not rounds:
         return 0.0
     accounting, rdp = _packages()
-    accountant = rdp.RdpAccountant(orders=_ORDERS)
+    accountant = rdp.RdpAccountant(orders=ORDERS)
     accountant.compose(accounting.GaussianDpEvent(multiplier), rounds)
     return float(accountant.get_epsilon(delta))
 

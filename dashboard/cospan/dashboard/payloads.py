@@ -28,6 +28,7 @@ def run_of(report: RunReport, round_times: tuple[float, float] | None) -> dict[s
     waiting = sorted(agent.agent_id for agent in report.agents if agent.awaited)
     return {
         **run_identity(spec, stamp.run_id),
+        "privacy": None if report.spent is None else str(report.spent),
         "incarnation": stamp.incarnation,
         "round": stamp.round,
         "durable": stamp.durable_round,
@@ -54,7 +55,9 @@ def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
         "rank": spec.rank,
         "steps_per_round": method.steps_per_round,
         "head_update": method.head_update.value,
-        "aggregation": method.aggregation.value + (", secure sums" if spec.secure_sums else ""),
+        "aggregation": method.aggregation.value
+        + (", secure sums" if spec.secure_sums else "")
+        + (f", ε = {spec.dp_epsilon:g} (δ {spec.dp_delta:g})" if spec.is_private else ""),
         "participation": spec.participation.value,
     }
 

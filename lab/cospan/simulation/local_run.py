@@ -21,8 +21,8 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.step_source import AT_END
 from cospan.client.workload import AnySite, Workload
-from cospan.core.secure_sums.fixed_point import encode
-from cospan.core.secure_sums.layout import layout_of
+from cospan.core.privacy.private_run import vector_of
+from cospan.core.privacy.word_source import SystemWords, WordSource
 from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
@@ -64,6 +64,8 @@ class LocalRun:
         on_gone: called with a learner, or a member of a group, whose workload broke its contract, before it leaves.
         on_failure: called with the names of agents that leave so, and why.
         on_warning: called with an agent's name, a kind, and a sentence of what people should know.
+        noise: gives, by the name of a learner and the round, the source of its noise in a run with differential
+            privacy. Tests alone set another one.
     """
 
     def __init__(
@@ -97,12 +99,15 @@ class LocalRun:
         self.on_gone: list[Callable[[AnyLearner | AgentOfGroup], None]] = []
         self.on_failure: list[Callable[[Sequence[str], str], None]] = []
         self.on_warning: list[Callable[[str, str, str], None]] = []
+        self.noise: Callable[[str, int], WordSource] = lambda _name, _round: SystemWords()
         self._specification, self._workload, self._hosts = specification, workload, hosts
         self._baseline, self._options = baseline, options
         config = CoordinatorConfig(run_id, incarnation=1, start_seconds=float("inf"))
         state = machine.initial_state(specification, config, time.monotonic())
         self._loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute)
         self._open: BasisUpdate | None = None
+        self._agents_open = 0
+        """Of the epoch of the open round."""
         self._bound_told: set[str] = set()
         self._hosted: dict[str, tuple[str, ...]] = {}
 
@@ -151,7 +156,8 @@ class LocalRun:
             WorkloadBehaviourError: a workload broke its contract in its first round; later on, its agents leave.
         """
         assert self._open is not None
-        opened = self._open
+        opened, epoch = self._open, self.state.open_round.epoch
+        self._agents_open = 0 if epoch is None else len(epoch.awaited)
         for learner in list(self.learners.values()):
             if why := interruption():
                 self._loop.handle(StopRequested(why))
@@ -203,8 +209,15 @@ class LocalRun:
             text = bound_note(upload.bounded, self._specification.method)
             self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
         if self._specification.secure_sums:
-            upload = _in_fixed_point(upload, opened, self._specification)
+            upload = self._in_fixed_point(upload, opened, learner.name)
         self._loop.handle(GradientArrived(learner.name, upload))
+
+    def _in_fixed_point(self, upload: GradientUpload, opened: BasisUpdate, name: str) -> GradientUpload:
+        """The upload of a run with secure sums, without masks: they cancel in the sum."""
+        contribution, number = upload.plain, upload.round
+        noise = self.noise(name, number)
+        words = vector_of(contribution, self._specification, number, self._agents_open, noise).words
+        return GradientUpload(number, MaskedVector(words, opened.epoch_id, contribution.weight))
 
     def _join_of(self, learner: AnyLearner, agents: tuple[str, ...]) -> Join:
         """With secure sums the key is none: within a process nothing is masked, and the sums are the same."""
@@ -263,10 +276,3 @@ class LocalRun:
             self.message = note.text
         for listener in self.on_note:
             listener(note)
-
-
-def _in_fixed_point(upload: GradientUpload, opened: BasisUpdate, specification: RunSpecification) -> GradientUpload:
-    """The upload of a run with secure sums, without masks: they cancel in the sum."""
-    contribution = upload.plain
-    words = encode(contribution, layout_of(specification, upload.round)).words
-    return GradientUpload(upload.round, MaskedVector(words, opened.epoch_id, contribution.weight))

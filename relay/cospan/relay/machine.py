@@ -80,6 +80,11 @@ def check_relayable(specification: RunSpecification) -> None:
             "the run's participation is quorum; behind a relay one straggler would keep all of its agents out of "
             "the round, so let the agents of this run join its coordinator"
         )
+    if specification.is_private:
+        raise errors.InvalidValueError(
+            "the run has differential privacy, whose noise is shared out over the members of a sum; let the agents "
+            "of this run join its coordinator"
+        )
 
 
 def initial_state(specification: RunSpecification, *, gather_agents: int, level: int, now: float) -> RelayState:

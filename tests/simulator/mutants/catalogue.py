@@ -22,8 +22,8 @@ _CLOSING = (
     _server("closing", "sorted(contributions, key=itemgetter(0))", "contributions", "sums in order of arrival"),
     _server(
         "closing",
-        "    if state.specification.participation is not Participation.ALL:\n        return False\n",
-        "",
+        "state.specification.participation is not Participation.ALL or state.specification.is_private",
+        "state.specification.is_private",
         "quorum rounds run ahead of the disk",
     ),
     _server(

@@ -16,7 +16,7 @@ def _client(module: str, old: str, new: str, what: str, why_not: str = "") -> Mu
 _MASKS = (
     _client("machine.secure_sums", "if number < state.masked_until:", "if False:", "masks a second vector"),
     _client(
-        "machine.secure_sums", "masked_until=number + 1)", "masked_until=number)", "forgets what it has masked"
+        "machine.secure_sums", "masked_until=number + 1,", "masked_until=number,", "forgets what it has masked"
     ),
     _client(
         "machine.secure_sums",
@@ -187,8 +187,8 @@ _SUMS = (
     ),
     _server(
         "counting",
-        "if event.round != state.round or not state.open_round.awaited.has(session.agent_ids):",
-        "if not state.open_round.awaited.has(session.agent_ids):",
+        "if event.round != state.round or state.open_round.awaited.isdisjoint(session.agent_ids):",
+        "if state.open_round.awaited.isdisjoint(session.agent_ids):",
         "a round is void for a process that declines an earlier one",
     ),
     Mutant(

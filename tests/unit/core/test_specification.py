@@ -12,6 +12,7 @@ import pytest
 
 from cospan.core.linalg.subspace import orthonormality_error
 from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, Aggregation, HeadUpdate, Method, practical
+from cospan.core.privacy.promise import OF_PRIVACY
 from cospan.core.run_fields import MAX_AGENTS, MAX_FEATURE_DIM, MAX_STALENESS, Participation
 from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem, basis_digest
 
@@ -286,6 +287,7 @@ def test_every_field_is_considered_here() -> None:
         *ANOTHER,
         *OTHER_IMPROVEMENT,
         *OF_SECURE_SUMS,
+        *OF_PRIVACY,  # in tests/unit/core/privacy/test_promise.py
         "method",
     }
     assert {f.name for f in dataclasses.fields(Method)} == set(ANOTHER_METHOD)

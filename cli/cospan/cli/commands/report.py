@@ -17,6 +17,7 @@ from cospan.cli.run_folder.stored_curves import Curve, points_each, quartile_col
 from cospan.cli.run_folder.stored_rounds import read_rounds
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.learning.units import Units
+from cospan.core.privacy.private_run import spent_after
 from cospan.core.specification import RunSpecification
 from cospan.core.statistics import known
 from cospan.dashboard.analysis.agent_history import history_of
@@ -183,6 +184,7 @@ def _run_values(folder: RunFolder, stored: _Stored) -> dict[str, Any]:
     baselines = result.get("baselines") or {}
     return {
         **run_identity(kept.specification, kept.run_id),
+        "privacy": _spent(stored),
         "name": printable(folder.path.resolve().name),
         "round": kept.round,
         "phase": "finished" if cause else "stored",
@@ -202,6 +204,13 @@ def _run_values(folder: RunFolder, stored: _Stored) -> dict[str, Any]:
         },
         "message": result.get("message", "the run has no result yet: it can be resumed"),
     }
+
+
+def _spent(stored: _Stored) -> str | None:
+    """What the run has cost of its privacy budget; None in a run without, or one that has no result yet."""
+    privacy = stored.result.get("privacy") or {}
+    spent = spent_after(stored.kept.specification, privacy["vectors_sent"]) if "vectors_sent" in privacy else None
+    return None if spent is None else str(spent)
 
 
 def _learnt_of_result(row: Mapping[str, Any]) -> Learnt:

@@ -64,6 +64,7 @@ from cospan.client.environment.workload_loader import true_basis
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
+from cospan.core.privacy.private_run import most_sent
 from cospan.server.storage.reader import read_reports
 from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
@@ -348,6 +349,7 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
             agents=saved_agents(folder),
             agent_steps=counted * plan.specification.method.steps_per_round,
             basis=None,
+            vectors_sent=most_sent(len(monitor.rows), 1, is_open=True),
         )
 
 

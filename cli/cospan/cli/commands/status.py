@@ -49,6 +49,8 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
         lines.append(improvement_sentence(report))
     if spec.secure_sums:
         lines.append(secure_sums_sentence(report))
+    if report.spent is not None:
+        lines.append(f"differential privacy: {report.spent}")
     bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
     if bounded:
         lines.append(bound_note(bounded, spec.method))
@@ -193,6 +195,7 @@ def run_document(report: RunReport) -> dict[str, Any]:
         "agents": [_agent_document(agent) for agent in report.agents],
         "improvement": _improvement_document(report),
         "epoch_members": report.epoch_members if report.specification.secure_sums else None,
+        "privacy": None if report.spent is None else report.spent.as_dict(),
         "specification": {**specification, "method": plain_constants(specification["method"])},
     }
 

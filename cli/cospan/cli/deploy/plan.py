@@ -12,6 +12,7 @@ from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.workloads import BUILT_IN
 from cospan.core import fields
 from cospan.core.method import Method
+from cospan.core.privacy.request import OFF
 from cospan.core.run_fields import DEFAULT_MIN_COHORT, RunFields
 from cospan.wire.address import parse_address
 from cospan.wire.errors import InvalidValueError
@@ -126,6 +127,12 @@ def planned(
     for is_right, what, value, expected in checks:
         if not is_right:
             raise InvalidValueError(f"{what} is {value[:80]!r}; {expected}")
+    if settings.dp not in (None, OFF):
+        raise InvalidValueError(
+            f"dp is {settings.dp!r}; the processes that an engine starts are groups, and a group never forms the "
+            "uploads of its agents that differential privacy clips: start `cospan agent` for each agent, or leave "
+            "out dp"
+        )
     problems = fields.value_problems(RunFields, run) + fields.value_problems(Method, settings.of(Method))
     if problems:
         raise InvalidValueError("; ".join(problems))

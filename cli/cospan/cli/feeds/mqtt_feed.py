@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.feeds.opening import Broker
-from cospan.cli.feeds.refusals import Refusals
+from cospan.cli.feeds.refusals import RETRY_SECONDS, Refusals
 from cospan.cli.settings.extras import require
-from cospan.client.feeds.errors import FeedError
 from cospan.client.feeds.feed import Feed
-from cospan.client.feeds.step_messages import tell
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.safe_files import read_text
 
@@ -28,7 +26,6 @@ _QOS = 1
 _AT_ONCE = 1000
 _QUEUED = 1000
 """Messages between the network's thread and the backlog."""
-_RETRY_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 _LONGEST_DELAY = 30
 _KEEPALIVE_SECONDS = 30
@@ -129,7 +126,7 @@ class MqttFeed:
         # takes the agent for dead meanwhile sends everything again that was not acknowledged, in order.
         while not self._stopped.is_set():
             with contextlib.suppress(queue.Full):
-                self._messages.put(message, timeout=_RETRY_SECONDS)
+                self._messages.put(message, timeout=RETRY_SECONDS)
                 return
 
     # The worker --------------------------------------------------------------------------------------------------
@@ -143,26 +140,10 @@ class MqttFeed:
                 except queue.Empty:
                     break
             messages = [each for each in batch if each is not None]
-            if self._tell([line for each in messages for line in bytes(each.payload).split(b"\n")]):
+            lines = [line for each in messages for line in bytes(each.payload).split(b"\n")]
+            if self._refusals.tell(self._feed, lines, f"a message of {self._broker.topic}", self._stopped):
                 for each in messages:
                     self._acknowledge(each)
-
-    def _tell(self, lines: list[bytes]) -> bool:
-        """Whether the lines are durable, or refused for good; false where the agent ends before."""
-        while not self._stopped.is_set():
-            try:
-                told = tell(self._feed, lines)
-            except FeedError as failure:
-                if self._feed.is_closed:
-                    return False
-                self._refusals.say(str(failure))
-                self._stopped.wait(_RETRY_SECONDS)
-                continue
-            self._refusals.look(told, f"a message of {self._broker.topic}")
-            if not told.full:
-                return True
-            self._feed.wait_for_room(self._stopped.is_set)
-        return False
 
     def _acknowledge(self, message: "MQTTMessage") -> None:
         if message.qos:

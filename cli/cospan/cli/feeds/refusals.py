@@ -1,11 +1,14 @@
-"""Tells people of steps that were refused, one sentence a second at most."""
+"""Tells a feed its lines, and people of steps that were refused: one sentence a second at most."""
 
 import threading
 import time
 from collections.abc import Callable
 
-from cospan.client.feeds.step_messages import Told
+from cospan.client.feeds.errors import FeedError
+from cospan.client.feeds.feed import Feed
+from cospan.client.feeds.step_messages import Told, tell
 
+RETRY_SECONDS = 1.0
 _SECONDS = 1.0
 
 
@@ -21,6 +24,34 @@ class Refusals:
         self._due = -_SECONDS
         self._held_back = 0
         self._told_past = False
+
+    def tell(self, feed: Feed, lines: list[bytes], where: str, stopped: threading.Event, first: int = 1) -> bool:
+        """Tells the feed these lines; what the backlog has no room for is told again when it has.
+
+        Args:
+            feed: of the agent.
+            lines: each a JSON message.
+            where: they come from: "line {line} of standard input".
+            stopped: is set when the agent ends.
+            first: number of the first line.
+
+        Returns:
+            Whether they are durable, or refused for good; false where the agent ends before.
+        """
+        while lines and not stopped.is_set():
+            try:
+                told = tell(feed, lines, first)
+            except FeedError as failure:
+                if feed.is_closed:
+                    return False
+                self.say(str(failure))
+                stopped.wait(RETRY_SECONDS)
+                continue
+            self.look(told, where)
+            if not told.full:
+                return True
+            feed.wait_for_room(stopped.is_set)
+        return not stopped.is_set()
 
     def look(self, told: Told, where: str) -> None:
         """Tells of what was refused.

@@ -5,13 +5,12 @@ import sys
 import threading
 from collections.abc import Callable
 
-from cospan.cli.feeds.refusals import Refusals
+from cospan.cli.feeds.refusals import RETRY_SECONDS, Refusals
 from cospan.client.feeds.errors import FeedError
 from cospan.client.feeds.feed import Feed
-from cospan.client.feeds.step_messages import MOST_BYTES, tell
+from cospan.client.feeds.step_messages import MOST_BYTES
 
 _READ_BYTES = 65536
-_RETRY_SECONDS = 1.0
 
 
 class StdinFeed:
@@ -48,29 +47,12 @@ class StdinFeed:
             if not data or len(rest) > MOST_BYTES:
                 # The last line may lack its end; one that is too long is refused as it is.
                 lines, rest = [*lines, rest], b""
-            if not self._tell_all(lines, line):
+            if not self._refusals.tell(self._feed, lines, "line {line} of standard input", self._stopped, line):
                 return
             line += len(lines)
             if not data:
                 self._complete()
                 return
-
-    def _tell_all(self, lines: list[bytes], first: int) -> bool:
-        """Whether to read on; what the backlog has no room for is told again when it has."""
-        while lines and not self._stopped.is_set():
-            try:
-                told = tell(self._feed, lines, first)
-            except FeedError as failure:
-                if self._feed.is_closed:
-                    return False
-                self._refusals.say(str(failure))
-                self._stopped.wait(_RETRY_SECONDS)
-                continue
-            self._refusals.look(told, "line {line} of standard input")
-            if not told.full:
-                return True
-            self._feed.wait_for_room(self._stopped.is_set)
-        return not self._stopped.is_set()
 
     def _complete(self) -> None:
         while not self._stopped.is_set():
@@ -79,4 +61,4 @@ class StdinFeed:
                 return
             except FeedError as failure:
                 self._refusals.say(str(failure))
-                self._stopped.wait(_RETRY_SECONDS)
+                self._stopped.wait(RETRY_SECONDS)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cospan.cli.interface.completion import one_of
-from cospan.core.fields import FLEET, LIMITS, RULE, settings
+from cospan.core.fields import FLEET, LIMITS, ROUNDS, RULE, settings
 from cospan.core.method import DEFAULT_MIN_STEPS, PRESETS, Method
 from cospan.core.run_fields import RunFields
 from cospan.wire.address import DEFAULT_COORDINATOR, DEFAULT_PORT
@@ -131,6 +131,13 @@ SECURE_SUMS = (
         negated=True,
     ),
     RUN["min_cohort"],
+    SettingOption(
+        "dp",
+        "Differential privacy of every agent, as epsilon=8,delta=1e-5; needs --secure-sums and cospan[dp].",
+        ROUNDS,
+        "PROMISE",
+        "off",
+    ),
 )
 BETTER_POLICIES = tuple(
     RUN[name] for name in ("improve", "evaluation_rounds", "trial_rounds", "explore", "confidence")

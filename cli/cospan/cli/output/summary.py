@@ -15,6 +15,7 @@ from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.run_folder.layout import NEWEST
 from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
 from cospan.client.workloads import BUILT_IN
+from cospan.core.privacy.private_run import spent_after
 from cospan.core.quality.fleet_errors import verdict as verdict_of
 from cospan.core.specification import SITE_PREFIX
 from cospan.wire.console import say
@@ -131,6 +132,7 @@ def summary_lines(
         *_held_out(document),
         *_shared(document),
         *_improvement(document),
+        *_privacy(outcome),
         *warnings,
         *_departures(outcome),
         *_bounded(document, outcome),
@@ -155,6 +157,12 @@ def _improvement(document: dict[str, Any]) -> list[str]:
         f"{found['improved_agents']:,} of {document['agents']:,} agents hold a better policy than the given one; "
         + (f"in {steps}, {trials}" if found["trials"] else "no trial has been made")
     ]
+
+
+def _privacy(outcome: RunOutcome) -> list[str]:
+    """What the run has cost of its privacy budget."""
+    spent = spent_after(outcome.specification, outcome.vectors_sent)
+    return [] if spent is None else [f"differential privacy of each agent: {spent}"]
 
 
 def _worst_first(agent: AgentRow) -> float:

@@ -11,11 +11,13 @@ from jaxtyping import Float
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.cli.settings.run_specification import preset_of
 from cospan.core.aggregation.evidence_step import rank_in_use
+from cospan.core.privacy.private_run import most_sent, spent_after
 from cospan.core.quality.fleet_errors import FleetErrors, SiteErrors
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.errors import CospanError
+from cospan.wire.messages import FinishCause
 from cospan.wire.text import printable
 
 if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
@@ -60,6 +62,7 @@ class RunOutcome:
         agent_steps: environment steps of all agents in the rounds that counted them.
         basis: B after the last round, shape (d, r); None if it is lost.
         head_covariance: W after the last round, shape (r, r); None where the method has none, or it is lost.
+        vectors_sent: with differential privacy, how many vectors an agent has sent at most; 0 without.
         departures: agents that left before the end.
         subspace_error: of the basis; None if B* is unknown.
         rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
@@ -83,6 +86,7 @@ class RunOutcome:
     bounded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     head_covariance: Float[np.ndarray, "r r"] | None = None
+    vectors_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "shared_weight": median(agent.shared_weight for agent in finished),
         "rank_in_use": outcome.rank_in_use,
         "improvement": _improvement_document(spec, finished),
+        "privacy": _privacy_document(outcome),
         "run_id": outcome.run_id,
         "finish_cause": outcome.cause,
         "message": outcome.message,
@@ -247,6 +252,12 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "cospan_version": importlib.metadata.version("cospan"),
         "numpy_version": np.__version__,
     }
+
+
+def _privacy_document(outcome: RunOutcome) -> dict[str, float] | None:
+    """What the run has cost of its privacy budget; None in a run without."""
+    spent = spent_after(outcome.specification, outcome.vectors_sent)
+    return None if spent is None else spent.as_dict()
 
 
 def _improvement_document(spec: RunSpecification, agents: Sequence[AgentRow]) -> dict[str, Any] | None:
@@ -317,11 +328,14 @@ def outcome_of_state(
     """
     counted = sum(state.history.rounds_counted.values())
     departures = sorted(state.members.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
-    assert state.finish_cause is not None
+    cause, incarnation = state.finish_cause, state.config.incarnation
+    assert cause is not None
+    # A run that ends otherwise ends within a round, in which agents may have sent.
+    sent = most_sent(state.round, incarnation, is_open=cause is not FinishCause.ROUNDS_REACHED)
     return RunOutcome(
         specification=state.specification,
         run_id=state.config.run_id,
-        cause=state.finish_cause.value,
+        cause=cause.value,
         message=message,
         rounds=state.round,
         seconds=seconds,
@@ -332,6 +346,7 @@ def outcome_of_state(
         head_covariance=state.head_covariance,
         rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         bounded=tuple(sorted(bounded)),
+        vectors_sent=min(sent, state.specification.dp_vectors),
     )
 
 
@@ -348,6 +363,7 @@ def read_outcome(
         departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
         rank_in_use=document["rank_in_use"],
         bounded=tuple(document["bounded_agents"]),
+        vectors_sent=(document.get("privacy") or {}).get("vectors_sent", 0),
     )
 
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from cospan.core import fields
 from cospan.core.method import DEFAULT_MIN_STEPS, Method
+from cospan.core.privacy.request import PrivacyRequest
 from cospan.core.run_fields import RunFields
 from cospan.wire.address import DEFAULT_COORDINATOR, parse_host, parse_listening, parse_source
 from cospan.wire.errors import InvalidValueError
@@ -52,8 +53,14 @@ def _checked(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _checked_privacy(text: str) -> str:
+    PrivacyRequest.parse(text)
+    return text
+
+
 _Host: TypeAlias = Annotated[str, _checked(lambda text: parse_host(text, 0, ""))]
 _Source: TypeAlias = Annotated[str, _checked(lambda text: parse_source(text, ""))]
+_Privacy: TypeAlias = Annotated[str, AfterValidator(_checked_privacy)]
 _Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
 
 
@@ -80,6 +87,7 @@ class Settings(_RunSettings):
     preset: Literal["paper", "practical", "compact", "full-history"] | None = Field(
         None, description="paper, practical, compact or full-history"
     )
+    dp: _Privacy | None = Field(None, description="a promise as epsilon=8,delta=1e-5, or off")
     index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
     ids: str | None = Field(None, description="ranges of sites, as 0-999")
     shard: str | None = Field(None, description="K/N, as 3/8")

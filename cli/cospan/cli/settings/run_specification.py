@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.learning.default_run import (
+    asked_of,
     checked,
     new_specification,
     with_cohort,
     with_improvement,
+    with_privacy,
     with_refreshes,
 )
 from cospan.core import fields
@@ -23,7 +25,7 @@ from cospan.wire.files.spec_file import load_spec
 if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, and imports neither it nor Gymnasium
     from cospan.client.workload import AnySite, Workload
 
-_OF_A_SPECIFICATION = fields.settings(RunFields).keys() | fields.settings(Method).keys() | {"preset"}
+_OF_A_SPECIFICATION = fields.settings(RunFields).keys() | fields.settings(Method).keys() | {"preset", "dp"}
 """Settings that a specification file sets; only flags override it."""
 
 
@@ -216,6 +218,8 @@ def _with_settings(start: RunSpecification, settings: Settings, *, is_whole: boo
     constants = settings.of(Method)
     found = with_improvement(replace(start, method=replace(method, **constants), **values), values)
     found = with_cohort(found, values)
+    if settings.dp is not None:
+        found = with_privacy(found, asked_of(settings.dp))
     return found if is_whole else with_refreshes(found, constants)
 
 

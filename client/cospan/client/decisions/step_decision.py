@@ -1,7 +1,6 @@
 """Whether an agent took a new policy in an improvement step, and the evidence."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,8 @@ class StepDecision:
         }
 
     @classmethod
-    def of_dict(cls, values: Mapping[str, Any]) -> "StepDecision":
-        """What `as_dict` gave.
+    def of_dict(cls, values: Any) -> "StepDecision":
+        """What `as_dict` gave; the values come from a file, and may be anything.
 
         Raises:
             KeyError, TypeError, ValueError: it is something else.

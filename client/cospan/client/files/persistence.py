@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.files.state_file import FileKind, StateFile, StatefulLearner, resumed
+from cospan.client.files.state_file import FileKind, StateFile, StatefulLearner, counted_in, resumed
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session.machine import KeptGradient, most_kept_rounds
 from cospan.client.session.run_checks import Turn, check_basis
@@ -133,6 +133,7 @@ class StateKeeper(Generic[L]):
         *,
         run_id: str,
         first_round: int,
+        vectors_before: int = 0,
     ) -> None:
         """Makes the learner, which continues from the file that was named, or else from its own of this run.
 
@@ -143,6 +144,7 @@ class StateKeeper(Generic[L]):
             around: the session.
             run_id: of the run.
             first_round: that takes its gradient.
+            vectors_before: with differential privacy, how many vectors it may have sent before, where no file says.
 
         Raises:
             RunFileError: it is not possible to continue from a file.
@@ -169,6 +171,31 @@ class StateKeeper(Generic[L]):
             self._kept, self._kept_of = file.found_kept, self.learner.names
             self._chain_problem = file.chain_problem
             self.state_file = file
+            if self.learner.specification.is_private:
+                self._note(self._take_up_count(keeping.resume_from, vectors_before))
+
+    def _take_up_count(self, other: Path | None, vectors_before: int) -> str:
+        """Begins the count of the vectors where the files left it; what holds now, in words."""
+        file, spec = self.state_file, self.learner.specification
+        assert file is not None
+        found = [count for count in (file.found_vectors, counted_in(other)) if count is not None]
+        file.vectors = max(found, default=vectors_before)
+        where = "by its file" if found else "at most, for it has no file of this run"
+        before = f", of which {file.vectors} were sent before {where}" if file.vectors else ""
+        return (
+            f"differential privacy: ε = {spec.dp_epsilon:g}, δ = {spec.dp_delta:g} for all of its "
+            f"{spec.dp_vectors} vectors{before}"
+        )
+
+    def count_vector(self) -> None:
+        """Counts a vector in the file, before it is sent.
+
+        Raises:
+            BudgetSpentError: all have been sent.
+            RunFileError: the file cannot be written.
+        """
+        assert self.state_file is not None, "without a file no run with differential privacy is joined"
+        self.state_file.count(self._sound(), most=self.learner.specification.dp_vectors)
 
     def _note(self, words: str) -> None:
         if words:

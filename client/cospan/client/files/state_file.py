@@ -8,6 +8,7 @@ import contextlib
 import glob
 import itertools
 import logging
+import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import RunFileError
+from cospan.wire.errors import BudgetSpentError, RunFileError
 from cospan.wire.files.npz import save_npz
 from cospan.wire.files.safe_files import NotAFileError, check_regular
 
@@ -32,7 +33,9 @@ CHECKPOINT_SECONDS = 5.0
 _SHARE = 0.05
 """Largest share of the time that goes into writing: a state of d × d numbers is large."""
 _LAST_WRITE_SECONDS = 30.0
-"""Longest time that the last write waits for the one before."""
+"""Longest time that the last write, or one that counts a vector, waits for the one before."""
+VECTORS = "vectors_sent"
+"""With differential privacy: how many vectors the agent has sent, or was about to. The name in a file."""
 
 
 @runtime_checkable
@@ -71,7 +74,7 @@ class FileKind(Generic[L]):
     checkpoint: Callable[[L, str], dict[str, Any]] | None = None
 
 
-ONE_AGENT: FileKind[SiteLearner] = FileKind(contents, partial(load_result, names=(*OWNED, *KEPT)), resume)
+ONE_AGENT: FileKind[SiteLearner] = FileKind(contents, partial(load_result, names=(*OWNED, *KEPT, VECTORS)), resume)
 
 
 class StateFile(Generic[L]):
@@ -112,6 +115,10 @@ class StateFile(Generic[L]):
         """The gradients in the file from which the learner continued."""
         self.chain_problem = ""
         """The reason why the chains start over after that."""
+        self.found_vectors: int | None = None
+        """How many vectors were sent, by the file that was found; None where none was, or it does not say."""
+        self.vectors = 0
+        """With differential privacy: how many vectors the agent has sent, or is about to."""
         self._is_exact = False
 
     def take_up(self, *, resuming: bool = True) -> str:
@@ -138,6 +145,7 @@ class StateFile(Generic[L]):
             expected = owner(self._learner.name, self._learner.specification, self._run_id)
             differs = next((name for name, value in expected.items() if found.text(name) != value), "")
             if not differs:
+                self.found_vectors = _vectors_in(found)
                 return self._resumed(found) if resuming else ""
         except RunFileError as failure:
             return f"{failure}; it starts from nothing, and that file is now {self._moved_aside('damaged')}"
@@ -171,14 +179,46 @@ class StateFile(Generic[L]):
         began = self._clock()
         self._writing = True
         held = self._contents(kept, self._kind.checkpoint)
+        self._submit(partial(self._write, held, began))
+
+    def _submit(self, job: Callable[[], object]) -> None:
+        """Has the writing thread do something, after what it was asked before."""
         if self._writer is None:
             self._writer = LearnerThread(f"state-of-{self._learner.name}")
-        self._writer.submit(partial(self._write, held, began))
+        self._writer.submit(job)
 
     def _contents(
         self, kept: Sequence[KeptGradient], made_by: Callable[[L, str], dict[str, Any]] | None = None
     ) -> dict[str, Any]:
         return (made_by or self._kind.contents)(self._learner, self._run_id) | kept_values(kept)
+
+    def count(self, kept: Sequence[KeptGradient], *, most: int) -> None:
+        """Counts one vector more, and returns when that is on the disk; the learner is between two rounds.
+
+        Args:
+            kept: as of `after_round`.
+            most: vectors that may be sent in all.
+
+        Raises:
+            BudgetSpentError: as many have been counted; nothing is changed.
+            RunFileError: the file cannot be written. The vector counts as sent, and must not be.
+        """
+        if self.vectors >= most:
+            raise BudgetSpentError(
+                f"{self._learner.name} has sent {self.vectors} vectors, and the privacy budget of this run is for "
+                f"{most}: it sends no more; what it has learnt is kept"
+            )
+        self.vectors += 1
+        began, held = self._clock(), self._contents(kept, self._kind.checkpoint)
+        outcome: queue.SimpleQueue[RunFileError | None] = queue.SimpleQueue()
+        # After a write that is under way: that one has the count of before.
+        self._submit(lambda: outcome.put(self._write(held, began)))
+        try:
+            problem = outcome.get(timeout=_LAST_WRITE_SECONDS)
+        except queue.Empty:
+            problem = RunFileError(f"{self.path} was not written within {_LAST_WRITE_SECONDS:g} s")
+        if problem is not None:
+            raise problem
 
     def after_last_round(self, kept: Sequence[KeptGradient] = ()) -> None:
         """Keeps what `finish` will write: an environment is asked in the learning thread alone."""
@@ -198,15 +238,22 @@ class StateFile(Generic[L]):
         if self._last is None and self._learner.rounds and not self._is_exact:
             self._last = self._contents(())
         if self._last is not None:
-            save_npz(self.path, **self._last)
+            save_npz(self.path, **self._last, **self._counted())
 
-    def _write(self, held: dict[str, Any], began: float) -> None:
+    def _counted(self) -> dict[str, Any]:
+        """The newest count, whatever the state is of that is written with it."""
+        return {VECTORS: self.vectors} if self._learner.specification.is_private else {}
+
+    def _write(self, held: dict[str, Any], began: float) -> RunFileError | None:
+        """Writes the file; why it could not, or None."""
+        problem: RunFileError | None = None
         try:
-            save_npz(self.path, **held)
+            save_npz(self.path, **held, **self._counted())
         except Exception as failure:  # of any kind: learning continues, and the earlier file is still there
             if not self._failing:
                 log.error("%s; %s learns on without, and tries again", failure, self._learner.name)
             self._failing = True
+            problem = failure if isinstance(failure, RunFileError) else RunFileError(f"{self.path}: {failure}")
         else:
             self._failing = False
             if held["chain_state"]:
@@ -215,6 +262,7 @@ class StateFile(Generic[L]):
         ended = self._clock()
         self._due = ended + max(self._every, (ended - began) * (1.0 / _SHARE - 1.0))
         self._writing = False
+        return problem
 
     def _remove_what_was_cut_short(self) -> None:
         for path in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
@@ -244,6 +292,17 @@ def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> tuple[
     problem = kind.resume(learner, path, run_id)
     words = f"continues from {path}, after {learner.rounds} rounds"
     return (f"{words}; its chain starts over, for {problem}" if problem else words), problem
+
+
+def counted_in(path: Path | None) -> int | None:
+    """How many vectors were sent, by an agent's file; None where there is none, or it does not say."""
+    if path is None:
+        return None
+    return _vectors_in(load_result(path, names=(VECTORS,)))
+
+
+def _vectors_in(found: AgentResult) -> int | None:
+    return found.whole(VECTORS) if VECTORS in found.values else None
 
 
 def _run_of(found: AgentResult) -> str:

@@ -5,9 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from cospan.core.method import GROWTH_OF_MANY, MANY_AGENTS, PRESETS
+from cospan.core.privacy.private_run import mechanism_problem
+from cospan.core.privacy.promise import OF_PRIVACY
+from cospan.core.privacy.request import PrivacyRequest
 from cospan.core.run_fields import DEFAULT_MIN_COHORT, IMPROVEMENT_DEFAULTS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.privacy_budget import Budget
 
 DEFAULT_AGENTS = 8
 DEFAULT_ROUNDS = 300
@@ -91,14 +95,58 @@ def with_refreshes(specification: RunSpecification, said: Collection[str]) -> Ru
     return replace(specification, method=replace(method, refresh_growth=GROWTH_OF_MANY))
 
 
+def with_privacy(specification: RunSpecification, asked: PrivacyRequest | None) -> RunSpecification:
+    """The same, with the differential privacy that is asked for, and the least noise that keeps its promise.
+
+    Args:
+        specification: of the run, with its rounds.
+        asked: None for none.
+
+    Raises:
+        InvalidValueError: the run has no end, so no budget; or the package that chooses the noise is missing.
+    """
+    if asked is None:
+        none: dict[str, Any] = dict.fromkeys(OF_PRIVACY, 0)
+        return replace(specification, **none)
+    if not specification.rounds:
+        raise InvalidValueError(
+            f"dp asks for ε = {asked.epsilon:g} and rounds is 0; a budget has a number of rounds, so say how many"
+        )
+    vectors = asked.vectors or specification.rounds
+    return replace(
+        specification,
+        dp_epsilon=asked.epsilon,
+        dp_delta=asked.delta,
+        dp_vectors=vectors,
+        dp_noise_multiplier=Budget.of(asked.epsilon, asked.delta, vectors).multiplier,
+        dp_gradient_bound=asked.gradient_bound,
+        dp_curvature_bound=asked.curvature_bound,
+        dp_influence_bound=asked.influence_bound,
+    )
+
+
+def asked_of(text: str) -> PrivacyRequest | None:
+    """What a text asks of differential privacy, as of the setting `dp`; None for `off`.
+
+    Raises:
+        InvalidValueError: it asks for nothing.
+    """
+    try:
+        return PrivacyRequest.parse(text)
+    except ValueError as failure:
+        raise InvalidValueError(f"dp is {text[:200]!r}; {failure}") from failure
+
+
 def improvement_rounds(specification: RunSpecification) -> int:
     """Rounds of all improvement steps, and of an evaluation of the policies that are held after them."""
     return specification.schedule.rounds + specification.evaluation_rounds
 
 
 def checked(specification: RunSpecification) -> RunSpecification:
-    """The same. Raises InvalidValueError: a value is out of range."""
+    """The same. Raises InvalidValueError: a value is out of range, or agents could not send with this noise."""
     problems = specification.problems()
+    if not problems and (problem := mechanism_problem(specification)):
+        problems = [problem]
     if problems:
         raise InvalidValueError("; ".join(problems))
     return specification

@@ -336,3 +336,13 @@ def no_warm_up(specification: RunSpecification) -> str:
         f"warm_up_rounds is {specification.method.warm_up_rounds}; a warm-up's estimates are each agent's own, "
         "so a group cannot send them: set it to 0, or start a process for each agent"
     )
+
+
+def no_privacy(specification: RunSpecification) -> str:
+    """Why a group cannot take part in a run with differential privacy, in a sentence; empty where it can."""
+    if not specification.is_private:
+        return ""
+    return (
+        f"dp_epsilon is {specification.dp_epsilon:g}; differential privacy clips the upload of each agent, and a "
+        "group never forms them: start a process for each agent"
+    )

@@ -11,14 +11,17 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import (
     DEFAULT_PRESET,
     DEFAULT_ROUNDS,
+    asked_of,
     checked,
     improvement_rounds,
     new_specification,
     with_cohort,
     with_improvement,
+    with_privacy,
 )
 from cospan.client.workload import AnySite, SourceSite, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
+from cospan.core.privacy.promise import OF_PRIVACY
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
@@ -31,8 +34,8 @@ _KINDS: dict[str, type[Enum]] = {
 _NUMBERS: dict[object, tuple[type, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
 _TYPES = {field.name: field.type for of in (Method, RunSpecification) for field in fields(of)}
 _OF_METHOD = frozenset(field.name for field in fields(Method))
-_SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method"})
-"""The settings that follow from the workload, or are given by its parts."""
+_SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method", *OF_PRIVACY})
+"""The settings that follow from the workload or from `dp`, or are given by its parts."""
 _OF_RUN = frozenset(field.name for field in fields(RunSpecification)) - _SAID_OTHERWISE
 
 
@@ -71,6 +74,7 @@ def specify_with_site(
         preset: the method's constants to begin with: paper, practical, compact or full-history.
         constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
             names are those of `Method` and `RunSpecification`. A choice may be its text: `aggregation="trimmed"`.
+            `dp="epsilon=8,delta=1e-5"` asks for differential privacy (needs the extra `dp`, and secure sums).
 
     Raises:
         InvalidValueError: a name that there is not, or a value that is not allowed or does not fit the workload.
@@ -82,6 +86,7 @@ def specify_with_site(
     reference = workload if isinstance(workload, str) else made.name
     length = steps_of(made) if constants.get("steps_per_round") is None else made.steps_per_round
     start = new_specification(reference, made.rank, made.max_agents, length, DEFAULT_ROUNDS, preset=preset)
+    privacy = constants.pop("dp", None)
     of_fleet = {"seed": seed, **{k: v for k, v in (("agents", agents), ("rounds", rounds)) if v is not None}}
     said = _chosen(of_fleet | constants)
     if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
@@ -91,6 +96,8 @@ def specify_with_site(
     whole = with_cohort(with_improvement(replace(start, method=method, **of_run), of_run), of_run)
     if rounds is None:
         whole = replace(whole, rounds=default_rounds(whole, made))
+    if privacy is not None:
+        whole = with_privacy(whole, asked_of(str(privacy)))
     found, site = with_features(whole, made)
     with closing_on_failure(site):
         return checked(found), site
@@ -101,7 +108,7 @@ def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in constants.items():
         if name not in _OF_METHOD | _OF_RUN:
-            names = ", ".join(sorted(_OF_METHOD | _OF_RUN))
+            names = ", ".join(sorted(_OF_METHOD | _OF_RUN | {"dp"}))
             raise InvalidValueError(f"there is no value {name!r} of a run; there are {names}")
         kind = _KINDS.get(name)
         if kind is not None and isinstance(value, str):

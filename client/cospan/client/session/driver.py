@@ -20,8 +20,9 @@ from cospan.client.session.run_checks import checked_floor
 from cospan.client.session.tasks import end_tasks, within
 from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error, tls_of
 from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.core.privacy.word_source import WordSource
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import CospanError
+from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, SumMembers, Welcome
 from cospan.wire.secure_sums.availability import require_cryptography
 
@@ -82,6 +83,9 @@ class SessionHooks:
         welcomed: is told of every welcome, before anything that follows from it.
         outgoing: gives a message as it is sent.
         takes_over: whether a broken stream is dealt with here, so that the machine is not told of it.
+        count: with differential privacy, counts a vector before it is sent, and posts `Counted`; None where vectors
+            cannot be counted, and then a run with differential privacy is refused.
+        noise: gives the source of a round's noise, in such a run.
         vectors: of a relay, what stands for its part in secure sums: the keys and vectors of those below it. None
             where the process has a key of its own, and masks.
     """
@@ -95,6 +99,8 @@ class SessionHooks:
     welcomed: Callable[[Welcome], None] = lambda _: None
     outgoing: Callable[[AgentMessage], AgentMessage] = lambda message: message
     takes_over: Callable[[CospanError], bool] = lambda _: False
+    count: Callable[[], None] | None = None
+    noise: Callable[[int], WordSource] | None = None
     vectors: VectorSource | None = None
 
 
@@ -205,7 +211,7 @@ class SessionDriver:
                 self._send(join if self._masking is None else self._masking.offered(join))
             case session.Transmit(message=message):
                 self._send(message)
-            case session.Agree() | session.TransmitMasked():
+            case session.Agree() | session.Count() | session.TransmitMasked():
                 self._mask(command)
             case session.Ask(within_seconds=seconds):
                 self._in_background(partial(self._ask, seconds))
@@ -227,18 +233,28 @@ class SessionDriver:
         if specification.secure_sums:
             try:
                 require_cryptography()
+                self._check_counted(specification)
             except CospanError as failure:
                 self.post(session.LearningFailed(failure))
                 return
-            from cospan.client.session.masking import Masking
+            from cospan.client.session.masking import Masking, system_noise
 
-            self._masking = self._hooks.vectors or Masking(tls_of(self._transport))
+            noise = self._hooks.noise or system_noise
+            self._masking = self._hooks.vectors or Masking(tls_of(self._transport), noise=noise)
         self._hooks.prepare(specification)
+
+    def _check_counted(self, specification: RunSpecification) -> None:
+        """Refuses a run with differential privacy where this process cannot count its vectors."""
+        if specification.is_private and self._hooks.count is None:
+            raise InvalidValueError(
+                f"the run has differential privacy, and {self._hooks.name()} keeps no count of its vectors; take "
+                "part with `cospan agent`, or start the coordinator without --dp"
+            )
 
     def _send(self, message: AgentMessage) -> None:
         self._outbox.put_nowait(self._hooks.outgoing(message))
 
-    def _mask(self, command: session.Agree | session.TransmitMasked) -> None:
+    def _mask(self, command: session.Agree | session.Count | session.TransmitMasked) -> None:
         """The part of this process in secure sums; where it cannot take part, the session ends."""
         assert self.state is not None
         assert self.state.specification is not None
@@ -246,6 +262,9 @@ class SessionDriver:
         try:
             if isinstance(command, session.Agree):
                 self.post(session.Agreed(self._masking.agree(command.members, self.state)))
+            elif isinstance(command, session.Count):
+                assert self._hooks.count is not None, "such a run is refused without it"
+                self._hooks.count()
             else:
                 self._send(self._masking.masked(command, self.state.specification))
         except CospanError as failure:

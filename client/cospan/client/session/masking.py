@@ -1,18 +1,22 @@
 """The keys and masks of one process in one run with secure sums: what the session machine decides on is done here.
 
+With differential privacy a vector is clipped and gets its share of noise before it is masked; once for a round, and
+what is sent again has the same noise.
+
 All cryptography is `cospan.wire.secure_sums`; its package may be missing, so this module is imported when a run has
 secure sums. The key pair is in memory alone.
 """
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from cospan.client.session.machine import SessionState, TransmitMasked, most_kept_rounds
+from cospan.core.privacy.private_run import vector_of
+from cospan.core.privacy.word_source import SystemWords, WordSource
 from cospan.core.secure_sums.announcement import announcement_digest, specification_digest
-from cospan.core.secure_sums.fixed_point import encode
 from cospan.core.secure_sums.graph import neighbours_of
-from cospan.core.secure_sums.layout import layout_of
 from cospan.core.secure_sums.membership import Member, Membership
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import MembershipRefusedError, WorkloadBehaviourError
@@ -29,18 +33,29 @@ _NAMED = 5
 """Most agents that a warning names."""
 
 
+def system_noise(round_number: int) -> WordSource:
+    """The operating system's generator, in every round: the only source that keeps what is promised."""
+    return SystemWords()
+
+
 class Masking:
     """The part of a process in secure sums."""
 
-    def __init__(self, tls: TlsSource | None, key: KeyPair | None = None) -> None:
+    def __init__(
+        self,
+        tls: TlsSource | None,
+        key: KeyPair | None = None,
+        noise: Callable[[int], WordSource] = system_noise,
+    ) -> None:
         """Makes a key pair, unless one is given.
 
         Args:
             tls: the certificate that proves the key, and the authority that others' are verified by; None without
                 TLS, and then no key is verified.
             key: of tests that need the same keys again; it must have masked nothing.
+            noise: gives the source of a round's noise, in a run with differential privacy.
         """
-        self._tls, self._key = tls, KeyPair() if key is None else key
+        self._tls, self._key, self._noise = tls, KeyPair() if key is None else key, noise
         self._masker: Masker | None = None
         self._members: tuple[Member, ...] = ()
         """Of the newest epoch."""
@@ -102,8 +117,9 @@ class Masking:
         assert masker is not None
         assert masker.epoch_id == command.epoch_id, "the newest epoch was agreed to last"
         contribution = command.upload.plain
+        agents = sum(len(member.agent_ids) for member in self._members)
         try:
-            encoded = encode(contribution, layout_of(specification, number))
+            encoded = vector_of(contribution, specification, number, agents, self._noise(number))
         except ValueError as failure:
             raise WorkloadBehaviourError(f"the upload of round {number} has no fixed point: {failure}") from failure
         if encoded.share < 1.0 and not self._scaled_told:

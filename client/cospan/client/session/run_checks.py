@@ -60,6 +60,19 @@ def check_sharing(specification: RunSpecification, *, share_td_error: bool) -> N
         )
 
 
+def check_counting(specification: RunSpecification, *, keeps_file: bool) -> None:
+    """Whether a process can count the vectors that it sends.
+
+    Raises:
+        InvalidValueError: the run has differential privacy, and the process keeps no file.
+    """
+    if specification.is_private and not keeps_file:
+        raise InvalidValueError(
+            "the run has differential privacy, and this agent keeps no file, in which it would count the vectors "
+            "that it sends; give it one with --output, or state_file in ClientSettings"
+        )
+
+
 def slow_round(specification: RunSpecification, seconds: float) -> str | None:
     """What to say of a round that took longer than the run waits for one agent; None of a faster one."""
     if seconds <= specification.round_timeout_seconds:

@@ -1,5 +1,5 @@
 // One chart of a run: lines, a band or a stack of areas; with a crosshair and a zoom that all charts share.
-import { draw, make } from "./dom.js";
+import { draw, followWidth, make } from "./dom.js";
 import { compact, number, seconds, whole } from "./format.js";
 import { boundsOf, linearTicks, logTicks, scaleOf, smoothed } from "./scale.js";
 
@@ -53,14 +53,7 @@ export class Chart {
       make("div", { class: "card-head" }, make("h3", {}, title), ...tools(this)), this.readout, this.svg, this.empty);
     this.listen();
     shared.charts.push(this);
-    // The width is read once per size: reading it after every drawing would lay the page out again for each chart.
-    this.width = 0;
-    new ResizeObserver(([entry]) => {
-      const width = Math.round(entry.contentRect.width);
-      if (width === this.width) return;
-      this.width = width;
-      this.render();
-    }).observe(this.root);
+    followWidth(this);
     // What is out of sight is drawn when it comes into sight, and now and then for those who print or save the page.
     this.visible = true;
     new IntersectionObserver(([entry]) => {

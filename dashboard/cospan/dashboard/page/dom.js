@@ -24,3 +24,15 @@ export function withCode(text) {
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
+
+// Renders a view again whenever its root has another width, which `view.width` then holds. The width is read once per
+// size: reading it after every drawing would lay the page out again for each chart.
+export function followWidth(view) {
+  view.width = 0;
+  new ResizeObserver(([entry]) => {
+    const width = Math.round(entry.contentRect.width);
+    if (width === view.width) return;
+    view.width = width;
+    view.render();
+  }).observe(view.root);
+}

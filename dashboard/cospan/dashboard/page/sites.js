@@ -1,5 +1,5 @@
 // Each site against the better of LSTD alone and TD alone: one dot a site, in the order of their ratios.
-import { draw, make } from "./dom.js";
+import { draw, followWidth, make } from "./dom.js";
 import { number, whole } from "./format.js";
 import { boundsOf, logTicks, scaleOf } from "./scale.js";
 import { helpButton, toolButton } from "./charts.js";
@@ -32,13 +32,7 @@ export class SitesChart {
     this.svg.addEventListener("blur", () => this.choose(null));
     this.svg.addEventListener("click", () => this.enter());
     this.svg.addEventListener("keydown", (event) => this.onKey(event));
-    this.width = 0;
-    new ResizeObserver(([entry]) => {
-      const width = Math.round(entry.contentRect.width);
-      if (width === this.width) return;
-      this.width = width;
-      this.render();
-    }).observe(this.root);
+    followWidth(this);
   }
 
   update(agents) {

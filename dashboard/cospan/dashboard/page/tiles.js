@@ -60,7 +60,7 @@ function showPhase(run) {
   if (pill.className !== classes) pill.className = classes;
   const title = run.workload || "Cospan";
   say(byId("title"), title);
-  say(byId("subtitle"), `run ${run.id} · ${whole(run.agents)} agents · d = ${run.feature_dim}, r = ${run.rank} · ${run.steps_per_round} steps a round · ${run.aggregation}`);
+  say(byId("subtitle"), `run ${run.id} · ${whole(run.agents)} agents · d = ${run.feature_dim}, r = ${run.rank} · ${run.steps_per_round} steps a round · ${run.aggregation}${run.privacy ? ` · ${run.privacy}` : ""}`);
   if (document.title !== `${title} · Cospan`) document.title = `${title} · Cospan`;
 }
 

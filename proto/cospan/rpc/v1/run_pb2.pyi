@@ -272,6 +272,13 @@ class RunSpecification(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     SECURE_SUMS_FIELD_NUMBER: _builtins.int
     MIN_COHORT_FIELD_NUMBER: _builtins.int
+    DP_EPSILON_FIELD_NUMBER: _builtins.int
+    DP_DELTA_FIELD_NUMBER: _builtins.int
+    DP_VECTORS_FIELD_NUMBER: _builtins.int
+    DP_NOISE_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    DP_GRADIENT_BOUND_FIELD_NUMBER: _builtins.int
+    DP_CURVATURE_BOUND_FIELD_NUMBER: _builtins.int
+    DP_INFLUENCE_BOUND_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     """Name of the workload, for people; at most 256 characters."""
     feature_dim: _builtins.int
@@ -329,6 +336,25 @@ class RunSpecification(_message.Message):
     """
     min_cohort: _builtins.int
     """With secure sums: the smallest number of members of an epoch, 2 or more; agents refuse a smaller epoch. 0 without."""
+    dp_epsilon: _builtins.float
+    """With differential privacy: ε of the promise to each agent, above 0, at most 100; 0 for a run without. Only with
+    secure sums, a number of rounds, posterior head updates, and without improvement steps. Each agent clips its vector
+    and adds its share of noise before it masks it.
+    """
+    dp_delta: _builtins.float
+    """With differential privacy: δ of the promise, above 0, below 1 / agents; 0 without."""
+    dp_vectors: _builtins.int
+    """With differential privacy: T, how many vectors each agent may send; `rounds` or more. 0 without."""
+    dp_noise_multiplier: _builtins.float
+    """With differential privacy: z, the standard deviation of the noise in a sum over the bound of the clip; T vectors with
+    it must cost at most (ε, δ), and agents refuse a run in which they do not. 0 without.
+    """
+    dp_gradient_bound: _builtins.float
+    """With differential privacy: the bound of the clip for the Frobenius norm of a gradient, above 0; 0 without."""
+    dp_curvature_bound: _builtins.float
+    """With differential privacy: the same for the norm of the upper triangle of a curvature."""
+    dp_influence_bound: _builtins.float
+    """With differential privacy: the same for the influence ω."""
     @_builtins.property
     def method(self) -> Global___Method:
         """The learning rule."""
@@ -358,10 +384,17 @@ class RunSpecification(_message.Message):
         confidence: _builtins.float = ...,
         secure_sums: _builtins.bool = ...,
         min_cohort: _builtins.int = ...,
+        dp_epsilon: _builtins.float = ...,
+        dp_delta: _builtins.float = ...,
+        dp_vectors: _builtins.int = ...,
+        dp_noise_multiplier: _builtins.float = ...,
+        dp_gradient_bound: _builtins.float = ...,
+        dp_curvature_bound: _builtins.float = ...,
+        dp_influence_bound: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "confidence", b"confidence", "deadline_seconds", b"deadline_seconds", "evaluation_rounds", b"evaluation_rounds", "explore", b"explore", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "improve", b"improve", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "min_cohort", b"min_cohort", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "secure_sums", b"secure_sums", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "trial_rounds", b"trial_rounds", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "confidence", b"confidence", "deadline_seconds", b"deadline_seconds", "dp_curvature_bound", b"dp_curvature_bound", "dp_delta", b"dp_delta", "dp_epsilon", b"dp_epsilon", "dp_gradient_bound", b"dp_gradient_bound", "dp_influence_bound", b"dp_influence_bound", "dp_noise_multiplier", b"dp_noise_multiplier", "dp_vectors", b"dp_vectors", "evaluation_rounds", b"evaluation_rounds", "explore", b"explore", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "improve", b"improve", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "min_cohort", b"min_cohort", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "secure_sums", b"secure_sums", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "trial_rounds", b"trial_rounds", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,10 +159,12 @@ def _may_announce_early(state: CoordinatorState) -> bool:
     """Whether a restart would close this round with the same contributors, from what is stored already.
 
     Never with a quorum: it exists for agents that fail, and one that fails together with the coordinator cannot
-    send its gradient again, so the repeated round would give another basis than was announced.
+    send its gradient again, so the repeated round would give another basis than was announced. Never with
+    differential privacy: then a restart repeats one round at most, and each one that is repeated may cost a vector
+    more.
     """
     current = state.open_round
-    if state.specification.participation is not Participation.ALL:
+    if state.specification.participation is not Participation.ALL or state.specification.is_private:
         return False
     last = state.round + 1 == state.specification.rounds
     if current.counted != state.history.last_contributors or current.stale or last:

@@ -1,6 +1,7 @@
 """The arithmetic of a round; it always gives an event, without which the round would never close.
 
 With secure sums the vectors are added first, and what follows is the arithmetic of one contribution of all agents.
+With differential privacy the sum has noise, and is repaired before.
 """
 
 import logging
@@ -11,6 +12,7 @@ import numpy as np
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.aggregation.fallback import FallbackMove, sound_move
+from cospan.core.privacy.private_run import read_sum
 from cospan.core.secure_sums.fixed_point import added, decode, sum_problem
 from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import RunSpecification
@@ -93,7 +95,8 @@ def sum_of_vectors(command: ComputeBasis, specification: RunSpecification) -> Co
     problem = sum_problem(total, layout, int(sum(each.weight for each in vectors)))
     if problem:
         raise InvalidMessageError(problem)
-    summed, method = decode(total, layout), specification.method
+    method = specification.method
+    summed = read_sum(decode(total, layout), specification, command.round)
     # Rounding may leave a second moment that is just not semidefinite, so it is not judged.
     check_contribution(
         replace(summed, head_second_moment=None),

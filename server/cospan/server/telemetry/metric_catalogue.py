@@ -73,6 +73,16 @@ GROUPS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
                 "rises by itself: the coordinator crashes; see its log",
             ),
             Metric(
+                "cospan_privacy_epsilon_spent", _G, "ε",
+                "With differential privacy, ε that the vectors of an agent have cost at most; 0 without.",
+                "near the promised one: the run ends with its budget",
+            ),
+            Metric("cospan_privacy_epsilon_promised", _G, "ε", "ε that is promised to every agent; 0 without."),
+            Metric(
+                "cospan_privacy_vectors", _G, "vectors",
+                "With differential privacy, vectors that an agent has sent at most, of `dp_vectors`; 0 without.",
+            ),
+            Metric(
                 "cospan_rounds", _C, "rounds",
                 "Rounds that this process has closed; the rate is rounds per second.",
             ),

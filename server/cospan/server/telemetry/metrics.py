@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from cospan.core.privacy.private_run import most_sent, spent_after
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
@@ -90,6 +91,11 @@ def _of_state(state: CoordinatorState, now: float) -> Iterator[_Family]:
     yield _family("cospan_durable_round", state.durability.durable_round)
     yield _family("cospan_rounds_planned", spec.rounds)
     yield _family("cospan_incarnation", config.incarnation)
+    is_open = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+    spent = spent_after(spec, most_sent(state.round, config.incarnation, is_open=is_open))
+    yield _family("cospan_privacy_epsilon_spent", 0.0 if spent is None else spent.epsilon)
+    yield _family("cospan_privacy_epsilon_promised", spec.dp_epsilon)
+    yield _family("cospan_privacy_vectors", 0 if spent is None else spent.vectors)
 
 
 def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from private_runs import private
 from unit.cli.run_folder.test_run_result import BASIS, OUTCOME, SPEC
 
 from cospan.cli.commands.status import run_document, status_lines
@@ -19,6 +20,7 @@ from cospan.cli.run_folder.run_result import (
 from cospan.client.decisions.step_decision import StepDecision
 from cospan.core.decisions.paired_bound import PairedBound
 from cospan.core.method import practical
+from cospan.dashboard.payloads import run_of
 from cospan.wire.messages import (
     AgentPhase,
     AgentReport,
@@ -198,3 +200,39 @@ def test_status_of_thousands_shows_the_first_of_them() -> None:
     lines = status_lines(run_report(RunPhase.COLLECTING, *(agent_report(number) for number in range(1100))))
     assert lines[-1] == "… and 1,000 more"
     assert len(lines) < 110
+
+
+@pytest.mark.parametrize(
+    ("phase", "incarnation", "sent"),
+    [(RunPhase.WAITING, 1, 4), (RunPhase.COLLECTING, 1, 5), (RunPhase.CLOSING, 1, 5), (RunPhase.COLLECTING, 3, 7)],
+)
+def test_status_says_what_is_spent_of_a_privacy_budget(phase: RunPhase, incarnation: int, sent: int) -> None:
+    """Of the rounds that were opened, and one more for each restart."""
+    running = run_report(phase, specification=private(), stamp=Stamp("abc", incarnation, 4, 4))
+    (line,) = [each for each in status_lines(running, NOW) if each.startswith("differential privacy")]
+    assert line.endswith(f" of 8 (δ 1e-5), {sent} of 10 vectors")
+    privacy = run_document(running)["privacy"]
+    assert (privacy["vectors_sent"], privacy["vectors"], privacy["epsilon"]) == (sent, 10, 8.0)
+    assert (
+        line == f"differential privacy: ε spent {privacy['epsilon_spent']:.2f} of 8 (δ 1e-5), {sent} of 10 vectors"
+    )
+    assert run_document(run_report(phase))["privacy"] is None
+    assert run_of(running, None)["privacy"] == line.removeprefix("differential privacy: ")
+    assert run_of(run_report(phase), None)["privacy"] is None
+
+
+def test_summary_and_result_say_what_a_run_has_spent() -> None:
+    outcome = replace(OUTCOME, specification=private(), vectors_sent=10)
+    document = result_document(outcome)
+    assert document["privacy"]["vectors_sent"] == 10
+    assert 7.5 < document["privacy"]["epsilon_spent"] <= 8.0
+    lines = summary_lines(outcome, [], document, Path("run"), width=None)
+    assert [line for line in lines if "privacy" in line] == [
+        f"differential privacy of each agent: ε spent {document['privacy']['epsilon_spent']:.2f} of 8 (δ 1e-5), "
+        "10 of 10 vectors"
+    ]
+    assert result_document(read_outcome(document, private(), BASIS))["privacy"] == document["privacy"]
+    assert result_document(OUTCOME)["privacy"] is None
+    assert not any(
+        "privacy" in line for line in summary_lines(OUTCOME, [], result_document(OUTCOME), Path("r"), width=None)
+    )

@@ -97,3 +97,9 @@ def test_what_is_wrong_is_said_with_the_remedy(changes: dict[str, Any], says: st
     with pytest.raises(InvalidValueError) as failure:
         plan(**changes)
     assert says in str(failure.value)
+
+
+def test_groups_of_an_engine_have_no_differential_privacy() -> None:
+    with pytest.raises(InvalidValueError, match="the processes that an engine starts are groups"):
+        plan(given={"agents": "20", "dp": "epsilon=8,delta=1e-5"})
+    assert plan(given={"agents": "20", "dp": "off"}).settings == plan().settings

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from contract.groups import same_data
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from runs import D, Ring, States, coin
 
@@ -75,16 +76,6 @@ def alone(sites: Sequence[Site]) -> list[Chain]:
 
 def ring_sites() -> list[Site]:
     return [Site(Steps(index), States(), coin) for index in INDICES]
-
-
-def same_data(group: BatchedRollouts, chains: list[Chain], steps: int) -> None:
-    played = group.advance(steps)
-    for number, chain in enumerate(chains):
-        expected = chain.advance(steps)
-        np.testing.assert_array_equal(played.features[number], expected.features)
-        np.testing.assert_array_equal(played.rewards[number], expected.rewards)
-    assert group.steps == chains[0].steps
-    assert group.reward_sums.tolist() == [chain.reward_sum for chain in chains]
 
 
 @ENDING

@@ -1,6 +1,7 @@
 """A process that was killed and started again comes to the bits of one that never was, or says why not."""
 
 import asyncio
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -146,6 +147,13 @@ def same(one: SiteLearner, other: SiteLearner) -> bool:
 
 
 def whole() -> SiteLearner:
+    """A learner that was never stopped, of the present specification; nothing of it may be changed."""
+    return _whole(SPEC)
+
+
+@functools.cache
+def _whole(of: RunSpecification) -> SiteLearner:
+    assert of == SPEC
     learner = made()
     for number in range(ROUNDS):
         learner.learn(number, basis_at(number), covariance_at(number))

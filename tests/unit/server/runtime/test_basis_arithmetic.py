@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from private_runs import private
 from runs import D, R, announced, specification
 
 from cospan.core.aggregation.basis_update import Contribution
@@ -81,6 +82,19 @@ def test_a_round_is_void_whose_step_needs_what_no_earlier_one_has_pooled() -> No
     number = next(t for t in range(20) if not spec.sends_pooled_in(t))
     found = computed(spec, masked(spec, contributions(spec, number), number), number)
     assert "no earlier round has pooled" in found.void_cause
+
+
+@pytest.mark.parametrize("share", [-1.0, 0.0, 4.0])
+def test_a_noisy_sum_is_repaired_before_it_is_judged(share: float) -> None:
+    """Noise makes weights negative, or larger than the number of the agents; without repair the round is void."""
+    spec = private(agents=3)
+    plain = contributions(spec)
+    noisy = [replace(each, pooled=np.append(each.pooled[:-1], share)) for each in plain if each.pooled is not None]
+    found = computed(spec, masked(spec, noisy))
+    assert not found.void_cause
+    assert not np.array_equal(found.move.basis, found.move.before)
+    silent = replace(spec, **dict.fromkeys((name for name in spec.as_dict() if name.startswith("dp_")), 0))
+    assert computed(silent, masked(silent, noisy)).void_cause
 
 
 def test_a_trial_leaves_the_basis_and_is_counted() -> None:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from runs import join
+from private_runs import private
+from runs import join, specification
 from unit.server.runtime.test_engine import Fleet
 
 from cospan.server.admission.interceptor import AdmissionInterceptor
-from cospan.server.machine import events
+from cospan.server.machine import events, initial_state
+from cospan.server.machine.state import CoordinatorConfig, CoordinatorState
 from cospan.server.telemetry import metrics
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
@@ -137,3 +139,19 @@ def test_a_group_is_named_once(scraped: Scraped) -> None:
 
 
 # Over HTTP ----------------------------------------------------------------------------------------------------
+
+
+def test_a_privacy_budget_is_shown() -> None:
+    """Of a run that waits for its fleet nothing is spent; a run without a budget has zeros."""
+
+    def shown(state: CoordinatorState) -> list[float]:
+        families = {family.name: family.samples[0].value for family in metrics._of_state(state, 0.0)}
+        return [families[f"cospan_privacy_{name}"] for name in ("epsilon_promised", "epsilon_spent", "vectors")]
+
+    config = CoordinatorConfig("run-1", 1, 600.0)
+    begun = initial_state(private(), config, 0.0)
+    assert shown(begun) == [8.0, 0.0, 0.0]
+    promised, spent, vectors = shown(begun.evolve(round=5))
+    assert (promised, vectors) == (8.0, 5.0)
+    assert 5.0 < spent < 5.5
+    assert shown(initial_state(specification(), config, 0.0)) == [0.0, 0.0, 0.0]

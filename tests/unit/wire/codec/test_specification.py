@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from codec_examples import METHOD, SPEC, Change, refused, sent, set_to
+from private_runs import private
 
 from cospan.core.method import Aggregation, Method, practical
+from cospan.core.privacy.promise import OF_PRIVACY
 from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, Participation
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec.specification import decode_specification, encode_specification
@@ -27,7 +29,7 @@ def test_every_field_of_a_specification_travels() -> None:
     """A field that were left out would come back as its default: none has that value here."""
     for kind, value in ((RunSpecification, SPEC), (Method, METHOD)):
         for field in dataclasses.fields(kind):
-            if field.name not in {"improve", "secure_sums", "min_cohort", *IMPROVEMENT_DEFAULTS}:
+            if field.name not in {"improve", "secure_sums", "min_cohort", *IMPROVEMENT_DEFAULTS, *OF_PRIVACY}:
                 assert getattr(value, field.name) != field.default, field.name
 
 
@@ -43,6 +45,12 @@ def test_secure_sums_travel() -> None:
     waiting = {"participation": Participation.ALL, "quorum": 0.0, "deadline_seconds": 0.0, "max_staleness": 0}
     secure = dataclasses.replace(SPEC, method=method, secure_sums=True, min_cohort=2, **waiting)
     assert decode_specification(sent(encode_specification(secure))) == secure
+
+
+def test_differential_privacy_travels_and_a_broken_promise_does_not() -> None:
+    assert decode_specification(sent(encode_specification(private()))) == private()
+    with pytest.raises(InvalidMessageError, match="vectors with it cost ε"):
+        decode_specification(sent(encode_specification(private(dp_noise_multiplier=1.0))))
 
 
 # What a specification may not say -------------------------------------------------------------------------------

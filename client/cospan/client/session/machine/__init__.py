@@ -15,6 +15,8 @@ from cospan.client.session.machine.events import Command as Command
 from cospan.client.session.machine.events import Conclude as Conclude
 from cospan.client.session.machine.events import Connect as Connect
 from cospan.client.session.machine.events import Connected as Connected
+from cospan.client.session.machine.events import Count as Count
+from cospan.client.session.machine.events import Counted as Counted
 from cospan.client.session.machine.events import Described as Described
 from cospan.client.session.machine.events import Event as Event
 from cospan.client.session.machine.events import Fail as Fail

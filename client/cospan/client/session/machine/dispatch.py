@@ -30,6 +30,7 @@ from cospan.client.session.machine.events import (
     Command,
     Conclude,
     Connected,
+    Counted,
     Described,
     Event,
     Fail,
@@ -59,7 +60,7 @@ from cospan.client.session.machine.reconnecting import (
     started_later,
 )
 from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient, take_part
-from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed
+from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed, with_counted
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -124,7 +125,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_message(heard(state, now), message, now)
         case StreamBroke():
             return on_broken(state, event, now)
-        case GradientReady() | Agreed():
+        case GradientReady() | Agreed() | Counted():
             return _on_readiness(state, event, now)
         case LearningFailed(error=error):
             # Not the message: it may show an observation or a reward, and causes are public.
@@ -145,8 +146,10 @@ def _of_a_relay(state: SessionState, event: Regrouped | Unsummed, now: float) ->
     return on_unsummed(state, event.round, now)
 
 
-def _on_readiness(state: SessionState, event: GradientReady | Agreed, now: float) -> Outcome:
-    """What the open round may need is there: its gradient, or the masks of its epoch."""
+def _on_readiness(state: SessionState, event: GradientReady | Agreed | Counted, now: float) -> Outcome:
+    """What the open round may need is there: its gradient, the masks of its epoch, or the count of its vector."""
+    if isinstance(event, Counted):
+        return take_part(with_counted(state), now)
     if isinstance(event, Agreed):
         return take_part(with_agreed(state, event), now)
     return on_gradient(state, event.upload, now)

@@ -72,6 +72,11 @@ class Agreed:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """With differential privacy: one vector more is counted in the process' file, and may be sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class LearningFailed:
     """The user's environment, features or policy broke."""
 
@@ -141,6 +146,7 @@ Event: TypeAlias = (
     | StreamBroke
     | GradientReady
     | Agreed
+    | Counted
     | LearningFailed
     | StopRequested
     | Regrouped
@@ -211,6 +217,14 @@ class TransmitMasked:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """With differential privacy: count one vector more, in the process' file, before it is sent.
+
+    `Counted` follows, or `LearningFailed` where the budget is spent or the file cannot be written.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Ask the coordinator for its stamp, over the connection of the open stream.
 
@@ -267,7 +281,7 @@ class Fail:
 
 
 Command: TypeAlias = (
-    Inquire | Prepare | Connect | Transmit | Agree | TransmitMasked | Ask | Begin | Learn | Conclude | Fail
+    Inquire | Prepare | Connect | Transmit | Agree | TransmitMasked | Count | Ask | Begin | Learn | Conclude | Fail
 )
 
 

@@ -6,13 +6,17 @@ member shows that member's vector. So for each round at most one upload is maske
 sent again, to the same bytes. Where the coordinator asks for anything else, as after a restart without some
 members, the process declines: the round is void, and the next one opens.
 
+With differential privacy each vector is counted in the process' file before it is sent, so that a process that is
+killed in between has counted one too many, and never one too few. One that was counted and not sent stands for the
+next.
+
 A relay passes rounds on (`SessionState.passes_on`), and sends sums of vectors that its agents have masked. They
 hold the rule for themselves; the relay keeps to it as well, for of one round its agents have one vector each.
 """
 
 from dataclasses import replace
 
-from cospan.client.session.machine.events import Agree, Agreed, Transmit, TransmitMasked
+from cospan.client.session.machine.events import Agree, Agreed, Count, Transmit, TransmitMasked
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, failed
 from cospan.core.secure_sums.membership import Membership
 from cospan.wire.errors import OutOfTurnError
@@ -34,6 +38,11 @@ def on_members(state: SessionState, members: SumMembers) -> Outcome:
 def with_agreed(state: SessionState, event: Agreed) -> SessionState:
     """The state after the members of an epoch were found in order."""
     return replace(state, agreed=event.epoch_id)
+
+
+def with_counted(state: SessionState) -> SessionState:
+    """The state after a vector was counted."""
+    return replace(state, counting=False, counted=True)
 
 
 def on_unsummed(state: SessionState, number: int, now: float) -> Outcome:
@@ -81,9 +90,12 @@ def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> O
     if kept is None:
         return None
     assert not kept.epoch_id, "what was masked is of a round below masked_until"
+    if state.specification is not None and state.specification.is_private and not state.counted:
+        return replace(state, counting=True), (() if state.counting else (Count(),))
     masked = replace(kept, epoch_id=state.epoch_id)
     after = tuple(masked if each is kept else each for each in state.kept)
-    return replace(state, last_sent=now, kept=after, masked_until=number + 1), (_masked(masked),)
+    sent = replace(state, last_sent=now, kept=after, masked_until=number + 1, counted=False)
+    return sent, (_masked(masked),)
 
 
 def _masked(kept: KeptGradient) -> TransmitMasked:

@@ -97,6 +97,8 @@ class SessionState:
         epoch_id: with secure sums the epoch of the stamp's round; empty where this process is not in it.
         agreed: the newest epoch whose members were found in order.
         masked_until: for rounds below this one no vector is masked any more: one may have been.
+        counting: with differential privacy, whether a vector is being counted in the process' file.
+        counted: likewise, whether one is counted there that has not been sent.
         passes_on: whether others learn, as below a relay: with secure sums a round that opens is passed on to them
             even while the one before has no sum, for that may be void; and sums come masked.
     """
@@ -134,6 +136,8 @@ class SessionState:
     epoch_id: bytes = b""
     agreed: bytes = b""
     masked_until: int = 0
+    counting: bool = False
+    counted: bool = False
     passes_on: bool = False
 
     def check(self) -> None:
@@ -159,6 +163,7 @@ class SessionState:
         masked = [each.upload.round for each in self.kept if each.epoch_id]
         assert len(masked) == len(set(masked)), "one vector is masked for a round"
         assert all(number < self.masked_until for number in masked), "what was masked is known"
+        assert not (self.counting and self.counted), "vectors are counted one at a time"
 
 
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]

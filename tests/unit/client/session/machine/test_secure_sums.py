@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from agent_sessions import broke, reconnect
-from runs import AgentDriver
+from private_runs import PROMISE
+from runs import AgentDriver, announced
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine import Phase
 from cospan.client.session.machine.secure_sums import epoch_id_of
+from cospan.core.method import practical
 from cospan.core.secure_sums.membership import Member
 from cospan.wire import messages as m
-from cospan.wire.errors import MembershipRefusedError, OutOfTurnError, SessionUnknownError
+from cospan.wire.errors import BudgetSpentError, MembershipRefusedError, OutOfTurnError, SessionUnknownError
 
 MEMBERS = tuple(Member(bytes([number]) * 32, (name,)) for number, name in enumerate("abc", 1))
 FEWER = MEMBERS[:2]
@@ -33,7 +35,8 @@ def agreed(agent: AgentDriver, members: tuple[Member, ...] = MEMBERS) -> bytes:
 
 
 def opened(agent: AgentDriver, number: int, epoch_id: bytes) -> tuple[session.Command, ...]:
-    agent.receive(m.BasisUpdate(agent.stamp(number), agent.basis, epoch_id=epoch_id))
+    covariance = announced(agent.specification)[1]
+    agent.receive(m.BasisUpdate(agent.stamp(number), agent.basis, covariance, epoch_id))
     return agent.commands
 
 
@@ -150,6 +153,67 @@ def test_members_in_a_run_without_secure_sums_are_out_of_turn() -> None:
     agent.receive(named(agent))
     assert isinstance(agent.commands[-1], session.Fail)
     assert isinstance(agent.commands[-1].error, OutOfTurnError)
+
+
+# Differential privacy -------------------------------------------------------------------------------------------
+
+
+def private_member() -> tuple[AgentDriver, bytes]:
+    agent = AgentDriver(
+        **{"agents": 3, "rounds": 9, "secure_sums": True, "min_cohort": 2, "method": practical(3)} | PROMISE
+    )
+    agent.activate(started=False)
+    epoch_id = agreed(agent)
+    (learn,) = opened(agent, 0, epoch_id)
+    assert isinstance(learn, session.Learn)
+    return agent, epoch_id
+
+
+def test_a_vector_is_counted_before_it_is_sent() -> None:
+    agent, epoch_id = private_member()
+    agent.learn()
+    assert agent.commands == (session.Count(),)
+    assert agent.state.masked_until == 0
+    agent.step(session.Counted())
+    assert (only(agent).upload.round, only(agent).epoch_id) == (0, epoch_id)
+    opened(agent, 1, epoch_id)
+    agent.learn()
+    assert agent.commands == (session.Count(),), "each by itself"
+
+
+def test_what_is_sent_again_is_not_counted_again() -> None:
+    agent, _ = private_member()
+    agent.learn()
+    agent.step(session.Counted())
+    first = only(agent)
+    reconnect(agent, agent.welcome(membership=named(agent)))
+    assert only(agent).upload is first.upload
+
+
+def test_it_waits_for_its_count_and_counts_once() -> None:
+    agent, epoch_id = private_member()
+    agent.learn()
+    assert opened(agent, 0, epoch_id) == ()
+    agent.step(session.Counted())
+    assert only(agent).upload.round == 0
+
+
+def test_what_was_counted_and_not_sent_stands_for_the_next() -> None:
+    agent, epoch_id = private_member()
+    agent.learn()
+    opened(agent, 1, epoch_id)  # round 0 is void, while its vector is being counted
+    agent.step(session.Counted())
+    agent.learn()
+    assert only(agent).upload.round == 1
+    assert not agent.state.counted
+
+
+def test_a_budget_that_is_spent_ends_the_session() -> None:
+    agent, _ = private_member()
+    agent.learn()
+    agent.step(session.LearningFailed(BudgetSpentError("all have been sent")))
+    assert agent.state.phase is Phase.FAILED
+    assert not any(isinstance(each, session.TransmitMasked) for each in agent.commands)
 
 
 def test_the_invariant_is_checked() -> None:
