@@ -11,18 +11,20 @@ from simulator.mutants import reach
 from simulator.mutants.catalogue import MUTANTS
 from simulator.mutants.generated import places
 from simulator.mutants.reach import watched
+from simulator.parties import session_process
 from simulator.parties.disk import SimulatedDisk
 from simulator.parties.network import Network
 from simulator.plan import Fault, Kind, Plan, Settings, plan_of, source_of
 from simulator.shrink import pasteable_test, shrink
 from simulator.world import World, play
 
-from cospan.client.session.machine import rounds
+from cospan.client.session.machine import reconnecting, rounds
 from cospan.client.session.machine.events import TransmitMasked
 from cospan.client.session.machine.state import KeptGradient, Outcome, SessionState
 from cospan.client.session.masking import Masking
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
+from cospan.relay import machine as relay_machine
 from cospan.server.machine import closing
 from cospan.wire.messages import GradientUpload
 
@@ -105,6 +107,23 @@ def _runs_ahead_with_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(closing, "_may_announce_early", lambda state: True)
 
 
+def _too_many_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconnecting, "_HEARTBEATS_PER_TIMEOUT", 16.0)
+
+
+def _never_gives_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconnecting, "_is_exhausted", lambda state, now: False)
+    patch.setattr(session_process, "PROGRESS_SECONDS", 3.0)
+
+
+def _keeps_one_gradient(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rounds, "most_kept", lambda state: 1)
+
+
+def _gathers_no_agents(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(relay_machine, "_FIRST_GATHER_SECONDS", 0.0)
+
+
 def _masks_two_vectors(patch: pytest.MonkeyPatch) -> None:
     """All that prevents it is taken away: in the session's machine, in the masking, and in the key pair."""
     turn, masked = rounds.masked_turn, Masking.masked
@@ -137,6 +156,10 @@ def _moves_in_a_void_round(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("planted", "violation"),
     [
+        (_too_many_heartbeats, "a heartbeat comes before its time"),
+        (_never_gives_up, "a process waits for longer than it may"),
+        (_keeps_one_gradient, "a process keeps what it may be asked for again"),
+        (_gathers_no_agents, "a relay joins before others had time to come"),
         (_masks_two_vectors, "masks two vectors"),
         (_adds_without_a_member, "fewer than the smallest cohort|not over all members|stays open that can have no"),
         (_moves_in_a_void_round, "a void round changes the basis"),
@@ -230,6 +253,18 @@ def test_a_seed_reaches_a_mutant_where_its_guard_decides_otherwise(monkeypatch: 
         monkeypatch.setattr(reach, "_seed", seed)
         assert namespace["f"](a, b) == (1 if a < b else 2)
     assert reach._reached == {("m", "f: never a < b"): [1, 3], ("m", "f: bound a < b"): [2]}
+
+
+def test_a_seed_reaches_an_operand_where_no_other_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_reached", defaultdict(list))
+    source = "def f(a, b):\n    return a is not None and a < b\n"
+    namespace: dict[str, Any] = {}
+    exec(compile(watched(source, "m"), "m", "exec"), namespace)
+    for seed, (a, b) in enumerate([(0, 1), (1, 0), (None, 1), (1, 1)]):
+        monkeypatch.setattr(reach, "_seed", seed)
+        assert namespace["f"](a, b) == (a is not None and a < b)
+    reached = {key: seeds for (_, key), seeds in reach._reached.items() if seeds}
+    assert reached == {"f: without a is not None": [2], "f: without a < b": [1, 3], "f: bound a < b": [3]}
 
 
 def test_a_mutant_of_another_text_is_refused() -> None:

@@ -1,21 +1,15 @@
 """How each kind of fault is injected into a simulated run, and how all that lasts is healed."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cospan.client.session import machine as session
-from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.linalg.matrices import DenseMatrix
 from cospan.server.machine import events
-from cospan.wire.messages import GradientUpload, MaskedVector
-from simulator import toy
+from simulator import peer_faults
+from simulator.peer_faults import agent_of
 from simulator.plan import Fault, Kind
 
 if TYPE_CHECKING:
-    from simulator.parties.agent import AgentProcess
     from simulator.world import World
 
 _MOST_COMMANDS = 40
@@ -24,8 +18,6 @@ _LONGEST_SECONDS = 12.0
 """Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
 _LONGEST_COPY_SECONDS = 5.0
 """Longest time that a store is copied before it is restored."""
-_REPEATS = 3
-"""Openings of rounds at which an agent sends everything again."""
 _SHORTEST_HANG_SECONDS, _MORE_HANG_SECONDS = 10.0, 30.0
 """An environment hangs for longer than any wait for a round."""
 
@@ -38,7 +30,7 @@ def inject(world: "World", fault: Fault) -> None:
 
 def heal(world: "World") -> None:
     """Ends everything that lasts; what is broken stays so until it is found out."""
-    world.network.slowness, world.network.parted = 1.0, False
+    world.network.slowness, world.network.parted, world.network.lost_answers = 1.0, False, 0
     world.disk.full, world.disk.slowness = False, 1.0
     for process in (*world.agents.values(), world.coordinator, world.relay):
         if process is not None:
@@ -47,11 +39,6 @@ def heal(world: "World") -> None:
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
         agent.holds_back, agent.repeats = False, 0
-
-
-def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
-    agents = [world.agents[index] for index in sorted(world.agents)]
-    return agents[fault.whom % len(agents)] if agents else None
 
 
 def _lasts(world: "World", fault: Fault, begin: Callable[[], None], end: Callable[[], None]) -> bool:
@@ -141,7 +128,7 @@ def _disk_slow(world: "World", fault: Fault) -> bool:
 
 
 def _agent_kill(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.commands_left is not None:
         return False
     agent.host_lost = fault.whom % 3 == 0
@@ -150,7 +137,7 @@ def _agent_kill(world: "World", fault: Fault) -> bool:
 
 
 def _agent_replaced(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or not world.rename(agent):
         return False
     agent.host_lost = fault.whom % 3 == 0
@@ -167,7 +154,7 @@ def _agent_moved(world: "World", fault: Fault) -> bool:
 
     In half of the cases the coordinator is killed as well, and comes back to a process that hosts one agent more.
     """
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     others = [other for other in world.agents.values() if other is not agent]
     if agent is None or len(agent.agents) == 1 or not others:
         return False
@@ -182,7 +169,7 @@ def _agent_moved(world: "World", fault: Fault) -> bool:
 
 
 def _agent_leave(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     returning = fault.whom % 4 > 0  # others come back all the same, and have not said so
@@ -191,7 +178,7 @@ def _agent_leave(world: "World", fault: Fault) -> bool:
 
 
 def _agent_stall(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.stand_still(fault.amount * _LONGEST_SECONDS)
@@ -199,7 +186,7 @@ def _agent_stall(world: "World", fault: Fault) -> bool:
 
 
 def _agent_clock(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.jump(fault.amount * _LONGEST_SECONDS)
@@ -207,7 +194,7 @@ def _agent_clock(world: "World", fault: Fault) -> bool:
 
 
 def _agent_slow(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
 
@@ -218,15 +205,35 @@ def _agent_slow(world: "World", fault: Fault) -> bool:
 
 
 def _agent_hangs(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None:
         return False
     agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
     return True
 
 
+def _all_hang(world: "World", fault: Fault) -> bool:
+    """Each for as long, but for a little: one of them sends the first gradient of the round."""
+    for agent in world.agents.values():
+        agent.hangs_for = _SHORTEST_HANG_SECONDS + fault.amount * _MORE_HANG_SECONDS
+    return bool(world.agents)
+
+
+def _join_lost(world: "World", fault: Fault) -> bool:
+    """Its process does not know that it has joined, and joins once more."""
+    agent = agent_of(world, fault)
+    if agent is None:
+        return False
+    world.network.lost_answers += 1
+    agent.die()
+    return True
+
+
 def _replay_lost(world: "World", fault: Fault) -> bool:
-    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others."""
+    """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others.
+
+    Or nobody joins, and the others come only when the replay has lost all its agents.
+    """
     if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
         return False
 
@@ -235,9 +242,17 @@ def _replay_lost(world: "World", fault: Fault) -> bool:
         for agent in agents if fault.amount < 0.7 else agents[1:]:
             if world.stored_contributors & set(agent.agents) and world.rename(agent):
                 agent.die()
+        if not joins:
+            world.network.parted = True
+            world.timeline.after(_LONGEST_SECONDS, end)
 
+    def end() -> None:
+        world.network.parted = False
+
+    joins = fault.whom % 4 > 0
     world.coordinator.die()
-    world.add_agent()
+    if joins:
+        world.add_agent()
     world.on_replay = replace_them
     return True
 
@@ -275,7 +290,7 @@ def _relay_cut(world: "World", fault: Fault) -> bool:
 
 
 def _cut(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.reset()
@@ -283,7 +298,7 @@ def _cut(world: "World", fault: Fault) -> bool:
 
 
 def _half_open(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.lose(told=fault.whom % 2)
@@ -291,7 +306,7 @@ def _half_open(world: "World", fault: Fault) -> bool:
 
 
 def _black_hole(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
+    agent = agent_of(world, fault)
     if agent is None or agent.connection is None:
         return False
     agent.connection.lose()
@@ -316,87 +331,6 @@ def _partition(world: "World", fault: Fault) -> bool:
     return _lasts(world, fault, lambda: part(True), lambda: part(False))
 
 
-# Peers ------------------------------------------------------------------------------------------------------
-
-
-def _repeat(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or not agent.sent:
-        return False
-    if fault.amount >= 0.5:
-        agent.repeats = _REPEATS  # all that it has sent, as if it did not know what is durable
-        return True
-    again = agent.sent[fault.whom % len(agent.sent)]
-    if agent.open_round is None or again.round > agent.open_round:
-        return False
-    agent.connection.send(0, again)
-    return True
-
-
-def _overtake(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None:
-        return False
-    agent.holds_back = True
-    return True
-
-
-def _part(world: "World", fault: Fault) -> bool:
-    """What a relay would send that hosts these agents and has not heard of the others; the whole sum follows."""
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or len(agent.agents) == 1 or agent.masks is not None:
-        return False
-    number, basis = agent.open_round, agent.state.basis
-    if number is None or basis is None:
-        return False
-    agent.holds_back = fault.amount >= 0.5
-    some = agent.agents[: 1 + fault.whom % (len(agent.agents) - 1)]
-    agent.lied = agent.connection.lied = True  # for its own sum may be refused now
-    agent.upload(GradientUpload(number, toy.contribution(some, number, basis), some))
-    return True
-
-
-def _lie(world: "World", fault: Fault) -> bool:
-    agent = _agent(world, fault)
-    if agent is None or agent.connection is None or not agent.connection.token or agent.state.stamp is None:
-        return False
-    number = agent.state.stamp.round
-    if agent.masks is not None:
-        return _lie_masked(world, fault, agent, number)
-    honest = GradientUpload(
-        number, Contribution(DenseMatrix(np.full((toy.D, toy.R), 0.25)), float(len(agent.agents)))
-    )
-    others = sorted(world.all_agents - set(agent.agents))
-    lies = (
-        replace(honest, round=number + 20 + fault.whom),  # of a round that is not open when it arrives, either
-        replace(honest, agent_ids=(others[fault.whom % len(others)],)),  # of an agent of another process
-        replace(honest, contribution=replace(honest.contribution, weight=100.0)),  # counts for many
-    )
-    agent.lied = agent.connection.lied = True
-    agent.connection.send(0, lies[fault.whom % 3])
-    return True
-
-
-def _lie_masked(world: "World", fault: Fault, agent: "AgentProcess", number: int) -> bool:
-    """A vector of any words, in the right epoch, in another one, of another round or of too many agents."""
-    words = np.frombuffer(world.fork(f"lie {fault.at}").randbytes(8 * (toy.D * toy.R + 1)), np.uint64)
-    vector = MaskedVector(words, agent.state.epoch_id or bytes(32), float(len(agent.agents)))
-    lies = (
-        GradientUpload(number, vector),
-        GradientUpload(number, replace(vector, epoch_id=bytes(32))),
-        GradientUpload(number + 20 + fault.whom, vector),
-        GradientUpload(number, replace(vector, weight=100.0)),
-    )
-    world.witness.secure_sums.lied(vector)
-    lie = lies[fault.whom % 4]
-    agent.lied = True
-    if agent.connection is not None:
-        agent.connection.lied = True
-        agent.connection.send(0, lie)
-    world.witness.uploads(agent.agents, lie)  # it counts as a member's vector until it is added
-    return True
-
-
 _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.COORDINATOR_KILL: _coordinator_kill,
     Kind.COORDINATOR_POWER: _coordinator_power,
@@ -416,6 +350,8 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.AGENT_CLOCK: _agent_clock,
     Kind.AGENT_SLOW: _agent_slow,
     Kind.AGENT_HANGS: _agent_hangs,
+    Kind.ALL_HANG: _all_hang,
+    Kind.JOIN_LOST: _join_lost,
     Kind.REPLAY_LOST: _replay_lost,
     Kind.RELAY_KILL: _relay_kill,
     Kind.RELAY_STALL: _relay_stall,
@@ -425,8 +361,8 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.BLACK_HOLE: _black_hole,
     Kind.DELAY: _delay,
     Kind.PARTITION: _partition,
-    Kind.REPEAT: _repeat,
-    Kind.OVERTAKE: _overtake,
-    Kind.PART: _part,
-    Kind.LIE: _lie,
+    Kind.REPEAT: peer_faults.repeat,
+    Kind.OVERTAKE: peer_faults.overtake,
+    Kind.PART: peer_faults.part,
+    Kind.LIE: peer_faults.lie,
 }

@@ -10,6 +10,8 @@ from cospan.core.run_fields import Participation
 FAULT_SECONDS = 20.0
 """Faults happen within this time; afterwards the run has to make progress."""
 _MOST_FAULTS, _MOST_CALM_FAULTS = 60, 4
+_LATE_SHARE, _LONGEST_LATE_SECONDS = 0.1, 75.0
+"""Of runs in which a process is late; longer than a run waits for its fleet."""
 
 
 class Kind(Enum):
@@ -33,6 +35,8 @@ class Kind(Enum):
     AGENT_CLOCK = "agent: clock jumps ahead"
     AGENT_SLOW = "agent: slow to learn for a time"
     AGENT_HANGS = "agent: hangs in its environment, and answers"
+    ALL_HANG = "agents: all hang in their environments, and answer"
+    JOIN_LOST = "agent: starts again, and the answer to its join is lost"
     REPLAY_LOST = "agents: those of a replay are lost as it begins"
     RELAY_KILL = "relay: killed between two commands"
     RELAY_STALL = "relay: stands still"
@@ -51,6 +55,7 @@ class Kind(Enum):
 _NEED_CALM = [
     Kind.COORDINATOR_KILL,
     Kind.AGENT_HANGS,
+    Kind.ALL_HANG,
     Kind.REPLAY_LOST,
     Kind.REPEAT,
     Kind.OVERTAKE,
@@ -100,6 +105,7 @@ class Settings:
         learn_seconds: mean time of an agent for a round.
         network_seconds: mean time of a message on its way.
         disk_seconds: mean time of a write.
+        late_seconds: after which the last process starts, which the others wait for.
     """
 
     processes: tuple[int, ...] = (1, 1, 1)
@@ -116,6 +122,7 @@ class Settings:
     learn_seconds: float = 0.3
     network_seconds: float = 0.02
     disk_seconds: float = 0.02
+    late_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +149,16 @@ def plan_of(seed: int) -> Plan:
     settings = _settings(rng, grouped=grouped, relayed=relayed)
     if secure:
         settings = _with_secure_sums(rng, settings)
+    settings = replace(settings, late_seconds=_late_seconds(seed))
     count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
     return Plan(seed, settings, faults)
+
+
+def _late_seconds(seed: int) -> float:
+    rng = random.Random(f"late {seed}")
+    return round(rng.uniform(1.0, _LONGEST_LATE_SECONDS), 3) if rng.random() < _LATE_SHARE else 0.0
 
 
 def _times(rng: random.Random, count: int) -> list[float]:

@@ -92,7 +92,9 @@ class World:
         if settings.relayed:
             self.timeline.after(self._rng.uniform(0.0, 0.5), self._start_relay)
         for index in range(len(settings.processes)):
-            self.timeline.after(self._rng.uniform(0.0, 0.5), lambda index=index: self._start_agent(index))
+            late = settings.late_seconds if index == len(settings.processes) - 1 else 0.0
+            begins = self._rng.uniform(0.0, 0.5) + late
+            self.timeline.after(begins, lambda index=index: self._start_agent(index))
         for fault in plan.faults:
             self.timeline.at(fault.at, lambda fault=fault: faults.inject(self, fault))
 
@@ -290,10 +292,13 @@ class World:
         assert self.timeline.events < _MOST_EVENTS, "events without an end"
 
     def _all_counted(self) -> bool:
-        """Whether every agent takes part again; with a quorum, whether each is in an open session of this run."""
-        if not self.plan.settings.quorum:
-            return self.witness.last_contributors == self.all_agents
-        return len(self.agents) == len(self._hosted) and all(map(self._takes_part, self.agents.values()))
+        """Whether every agent is in an open session of this run, and without a quorum takes part again.
+
+        Rounds that were closed before a process was lost are stored after it as well.
+        """
+        counted = bool(self.plan.settings.quorum) or self.witness.last_contributors == self.all_agents
+        here = len(self.agents) == len(self._hosted) and all(map(self._takes_part, self.agents.values()))
+        return counted and here
 
     def _takes_part(self, process: AgentProcess) -> bool:
         state, connection = process.state, process.connection

@@ -37,6 +37,8 @@ class Counting:
             case events.GradientArrived(token=token, upload=upload):
                 session = before.members.sessions.get(token)
                 assert session is not None, "a gradient without a session changes nothing"
+                is_open = before.phase is not RunPhase.WAITING or before.specification.secure_sums
+                assert is_open, "a gradient is taken before a round is open"
                 agents = upload.agent_ids or session.agent_ids
                 receipts = [
                     command.message.disposition

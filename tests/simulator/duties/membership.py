@@ -1,13 +1,15 @@
 """Who has a session after a join, and what it is told; and when a run ends for want of agents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cospan.server.machine import events
 from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState
-from cospan.wire.messages import AgentPhase, FinishCause, Join, RunPhase, Welcome
+from cospan.wire.errors import AgentIdTakenError, RemoteError
+from cospan.wire.messages import AgentMessage, AgentPhase, FinishCause, Join, RunPhase, Welcome
 
-_JOINABLE = (RunPhase.WAITING, RunPhase.COLLECTING, RunPhase.CLOSING)
+_OPEN = (RunPhase.COLLECTING, RunPhase.CLOSING)
+_JOINABLE = (RunPhase.WAITING, *_OPEN)
 
 
 def check_membership(
@@ -16,6 +18,8 @@ def check_membership(
     """Holds a step against what a join, and a leave, may lead to."""
     if isinstance(event, events.JoinRequested):
         _check_join(before, event, state, commands)
+    is_deserted = state.phase in _OPEN and not state.members.sessions
+    assert (state.members.deserted_since is not None) == is_deserted, "a run is deserted when no agent is there"
     for command in commands:
         if isinstance(command, events.EndRun) and command.cause is FinishCause.NO_AGENTS:
             left = isinstance(event, events.LeaveArrived) and not event.returning and not state.members.sessions
@@ -32,6 +36,7 @@ def _check_join(
     assert before.phase in _JOINABLE, "a process joins a run that is over, or a coordinator that goes down"
     join = event.join
     former = _own_session(before, join)
+    assert former is not None or join.resumption is None, "a process resumes a session that is gone"
     token = former.token if former is not None else event.token
     session = state.members.sessions.get(token)
     assert session is not None, "a process has the session that it had, or a new one"
@@ -48,6 +53,21 @@ def _check_join(
     assert [each.token for each in welcomes] == [token], "who joins is welcomed"
     opens = any(isinstance(command, events.Broadcast) for command in commands)
     _check_welcome(before, state, join, welcomes[0].message, opens=opens)
+    fixed = state.specification.secure_sums  # then the members of an open round are
+    if former is None and not opens and not fixed and state.phase is RunPhase.COLLECTING:
+        current = state.open_round
+        allowed = not current.replaying or state.durability.replay_agents.issuperset(join.agent_ids)
+        wanted = allowed and current.counted.isdisjoint(join.agent_ids)
+        assert current.awaited.isdisjoint(join.agent_ids) != wanted, "a round awaits who joins and can take part"
+
+
+def check_refusal(sessions: Iterable[Session], message: AgentMessage, error: RemoteError) -> None:
+    """Holds the refusal of a join against what is known: agents belong to a process as long as it is connected."""
+    if isinstance(message, Join) and isinstance(error, AgentIdTakenError):
+        others = (each for each in sessions if each.instance_id != message.instance_id)
+        connected = (each for each in others if each.phase is AgentPhase.CONNECTED)
+        taken = any(not set(message.agent_ids).isdisjoint(each.agent_ids) for each in connected)
+        assert taken, "a process is refused agents that no other one has"
 
 
 def _own_session(state: CoordinatorState, join: Join) -> Session | None:

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from runs import RETURN
-
 from cospan.core.run_fields import Participation
 from cospan.core.secure_sums.membership import Member
 from cospan.core.specification import RunSpecification
@@ -13,6 +11,8 @@ from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
 from simulator.duties.secure_sums import cohort
 
+RETURN_SECONDS = 18.0
+"""For agents to come back after a restart; longer than a round here, so that it shows which of them is meant."""
 _ROUNDING_SECONDS = 1e-6
 
 
@@ -55,7 +55,7 @@ class Opening:
         if opens and not self.has_opened:
             self.has_opened = True
             self._check_first(state, now)
-            return bool(self._stored) and now - self._started >= RETURN - _ROUNDING_SECONDS
+            return bool(self._stored) and now - self._started >= RETURN_SECONDS - _ROUNDING_SECONDS
         if opens and state.round == before.round + 1:
             counted_all = set(before.open_round.counted) == self._stored
             again = before.open_round.replaying and state.round < self._replays_until and counted_all
@@ -104,7 +104,7 @@ class Opening:
             assert self._is_ready(state), "a run starts without its agents"
             self._check_round(state, replays=False)
             return
-        waited = now - self._started >= RETURN - _ROUNDING_SECONDS
+        waited = now - self._started >= RETURN_SECONDS - _ROUNDING_SECONDS
         assert self._is_ready(state) or (waited and connected), (
             "a run resumes without the contributors of its last round"
         )

@@ -7,15 +7,16 @@ was told: when a session was heard, when a round was opened, and when its first 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runs import RETURN, SESSION_TIMEOUT
+from runs import SESSION_TIMEOUT
 
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events, next_deadline
 from cospan.server.machine.state import CoordinatorState
-from cospan.wire.messages import BasisUpdate, RunPhase
-from simulator.duties.opening import required_gradients
+from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
+from simulator.duties.opening import RETURN_SECONDS, required_gradients
 
 ROUND_TIMEOUT, FIRST_GRADIENT_SECONDS = 15.0, 30.0
+START_SECONDS = 60.0
 _HEARD_WITHIN_SECONDS = 0.01
 """Messages closer together than this may count as one."""
 _ROUNDING_SECONDS = 1e-6
@@ -66,20 +67,30 @@ class TimeLimits:
         """Holds a step against the limits."""
         self._hear(before, event, state, now)
         if isinstance(event, events.Tick):
+            self._check_ended(before, state, commands, now)
             self._check_dropped(before, commands, now)
+        opens = any(
+            isinstance(each, events.Broadcast) and isinstance(each.message, BasisUpdate) for each in commands
+        )
+        if opens and state.round == before.round:  # a replay that is given up for a gradient counts that as well
+            self._open(now)
         held = state.open_round.contributions
         if held and held is not before.open_round.contributions and state.round == before.round:
             self._note_gradients(before, state, now)
+            self._check_first(state)
         if any(isinstance(each, events.ComputeBasis) for each in commands):
             self._check_closed(before, state, now)
-        if any(isinstance(each, events.Broadcast) and isinstance(each.message, BasisUpdate) for each in commands):
-            if self.quorum_after is not None and state.round > before.round:
+        if opens and state.round > before.round:
+            if self.quorum_after is not None:
                 self.pace.note(self.quorum_after)
-            self.opened, self.first_gradient, self.quorum_after = now, None, None
+            self._open(now)
         if isinstance(event, events.Tick) and self.opened < now:
             self.kept_time(state, now)
             due = next_deadline(state)
             assert due is None or due > now, "a tick leaves nothing that is due"
+
+    def _open(self, now: float) -> None:
+        self.opened, self.first_gradient, self.quorum_after = now, None, None
 
     def _hear(self, before: CoordinatorState, event: events.Event, state: CoordinatorState, now: float) -> None:
         match event:
@@ -115,6 +126,14 @@ class TimeLimits:
             if len(state.open_round.counted) >= required_gradients(state.specification, agents):
                 self.quorum_after = now - self.opened
 
+    def _check_first(self, state: CoordinatorState) -> None:
+        """The limits follow from how long the first gradients took."""
+        assert self.first_gradient is not None
+        away = abs(state.open_round.first_gradient_seconds - self.first_gradient)
+        assert away <= _ROUNDING_SECONDS, "the time of a round's first gradient is another"
+        away = abs(state.history.slowest_first_gradient_seconds - self.slowest_first)
+        assert away <= _ROUNDING_SECONDS, "the slowest first gradient is another"
+
     # Limits --------------------------------------------------------------------------------------------------
 
     def _silence(self, state: CoordinatorState) -> float:
@@ -122,16 +141,17 @@ class TimeLimits:
         returning = state.phase is RunPhase.WAITING and state.round > 0
         if state.specification.secure_sums:  # a cohort that has become too small waits as well
             returning = returning and bool(state.durability.replay_agents)
-        return max(SESSION_TIMEOUT, RETURN) if returning else SESSION_TIMEOUT
+        return max(SESSION_TIMEOUT, RETURN_SECONDS) if returning else SESSION_TIMEOUT
 
-    def round_limit(self) -> float:
-        """How long the open round waits for an agent that is alive."""
+    def round_limit(self, state: CoordinatorState) -> float:
+        """How long the open round waits for an agent that is alive; in a replay longer."""
+        least = max(ROUND_TIMEOUT, RETURN_SECONDS) if state.open_round.replaying else ROUND_TIMEOUT
         if self.first_gradient is None:
             slowest = self.slowest_first
-            known = max(ROUND_TIMEOUT, 10.0 * slowest) if slowest else FIRST_GRADIENT_SECONDS
+            known = max(least, 10.0 * slowest) if slowest else FIRST_GRADIENT_SECONDS
             return min(known, FIRST_GRADIENT_SECONDS)
-        if self.first_gradient < ROUND_TIMEOUT:
-            return ROUND_TIMEOUT
+        if self.first_gradient < least:
+            return least
         return 2.0 * min(self.first_gradient, FIRST_GRADIENT_SECONDS)
 
     def _deadline(self, state: CoordinatorState) -> float:
@@ -145,6 +165,21 @@ class TimeLimits:
     def _awaited_for(self, token: str, now: float) -> float:
         return now - max(self.opened, self.joined.get(token, self.started))
 
+    def _check_ended(
+        self, before: CoordinatorState, state: CoordinatorState, commands: Sequence[events.Command], now: float
+    ) -> None:
+        """No run ends for want of agents before its time, nor waits for longer."""
+        if before.phase is not RunPhase.WAITING or before.specification.secure_sums:
+            return  # with secure sums, a run waits again for a cohort
+        there = any(each.phase is AgentPhase.CONNECTED for each in state.members.sessions.values())
+        late = now - self.started - (RETURN_SECONDS if before.round and there else START_SECONDS)
+        ends = any(isinstance(each, events.EndRun) for each in commands)
+        all_done = 0 < state.specification.rounds <= state.round
+        assert not ends or all_done or late >= -_ROUNDING_SECONDS, "a run ends before its fleet had time to come"
+        assert state.phase is not RunPhase.WAITING or late <= _ROUNDING_SECONDS, (
+            "a run waits too long for its fleet"
+        )
+
     def _check_dropped(self, before: CoordinatorState, commands: Sequence[events.Command], now: float) -> None:
         """No session is given up before its time."""
         for command in commands:
@@ -153,7 +188,7 @@ class TimeLimits:
                 agents = before.members.sessions[token].agent_ids
                 silence = self._silence(before) - _HEARD_WITHIN_SECONDS - _ROUNDING_SECONDS
                 silent = self._silent_for(token, now) >= silence
-                late = self._awaited_for(token, now) >= self.round_limit() - _ROUNDING_SECONDS
+                late = self._awaited_for(token, now) >= self.round_limit(before) - _ROUNDING_SECONDS
                 awaited = not before.open_round.awaited.isdisjoint(agents)
                 assert silent or (awaited and late), "a session is dropped before its time"
 
@@ -164,7 +199,7 @@ class TimeLimits:
         there = {agent for agent in before.open_round.awaited if agent in hosts and hosts[agent] == hosted[agent]}
         absent = there - set(state.open_round.counted)
         after = now - self.opened + _ROUNDING_SECONDS
-        if not absent or after >= self.round_limit():
+        if not absent or after >= self.round_limit(before):
             return
         assert state.specification.participation is Participation.QUORUM, "a round closes without an awaited agent"
         enough = required_gradients(state.specification, len(there | set(state.open_round.counted)))
@@ -181,7 +216,7 @@ class TimeLimits:
         current = state.open_round
         if state.phase is not RunPhase.COLLECTING:
             return
-        longest = self.round_limit() + _ROUNDING_SECONDS
+        longest = self.round_limit(state) + _ROUNDING_SECONDS
         tokens = {state.members.hosts[agent] for agent in current.awaited}
         assert all(self._awaited_for(token, now) <= longest for token in tokens), "an agent is awaited for too long"
         open_for = now - self.opened - _ROUNDING_SECONDS

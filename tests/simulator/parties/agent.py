@@ -111,6 +111,11 @@ class AgentProcess(SessionProcess):
 
     def received(self, connection: Connection, message: Any) -> None:
         """A message; where it repeats itself, it does so whenever a round opens."""
+        network = self._around.network
+        if isinstance(message, Welcome) and self.state.token is None and network.lost_answers:
+            network.lost_answers -= 1
+            connection.reset()
+            return
         super().received(connection, message)
         number = self.open_round
         if self.repeats and self.alive and number is not None and isinstance(message, BasisUpdate | Welcome):

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from runs import RETURN, with_inflight_rounds
+from runs import with_inflight_rounds
 
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
@@ -13,14 +13,14 @@ from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorStat
 from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire.messages import GradientUpload, Stamp
 from simulator import toy
-from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS
+from simulator.duties.opening import RETURN_SECONDS
+from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS, START_SECONDS
 from simulator.parties.disk import SimulatedDisk, SimulatedWriteQueue
 from simulator.parties.listener import Listener
 from simulator.parties.processes import Process, Timeline
 from simulator.plan import Settings
 from simulator.witness import Witness
 
-START_SECONDS = 60.0
 _GATHERING_SECONDS, _LONGEST_SLEEP, _SHORTEST_SLEEP = 0.01, 1.0, 0.01
 _STALLED_SECONDS = 1.0
 
@@ -49,7 +49,7 @@ class CoordinatorProcess(Process):
             saved.run_id,
             disk.begin(),
             START_SECONDS,
-            RETURN,
+            RETURN_SECONDS,
             FIRST_GRADIENT_SECONDS,
             coordinator_started=1e9 + timeline.now,
         )

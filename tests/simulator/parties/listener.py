@@ -20,6 +20,7 @@ from cospan.wire.messages import (
     SumMembers,
     Welcome,
 )
+from simulator.duties.membership import check_refusal
 from simulator.parties.network import Connection
 from simulator.parties.processes import Process
 from simulator.witness import Witness
@@ -55,6 +56,7 @@ class Listener:
         try:
             self._receive(connection, message)
         except RemoteError as refusal:
+            check_refusal(self._sessions().values(), message, refusal)
             self._witness.refused(refusal, lied=connection.lied)
             self._end_stream(connection, refusal)
 

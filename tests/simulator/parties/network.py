@@ -32,6 +32,8 @@ class Network:
         self.timeline, self.mean_seconds = timeline, mean_seconds
         self.slowness = 1.0
         self.parted = False
+        self.lost_answers = 0
+        """How many more agents do not receive the answer to a first join: their connections are reset before."""
         self._rng = rng
 
     def delay(self) -> float:

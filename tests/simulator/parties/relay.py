@@ -27,6 +27,7 @@ from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire import errors
 from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, MaskedVector, Stamp, Welcome
 from simulator import toy
+from simulator.duties.relaying import Relaying
 from simulator.parties.listener import Listener
 from simulator.parties.session_process import SessionProcess, Surroundings
 
@@ -87,6 +88,7 @@ class RelayProcess(SessionProcess):
     def _checked_step(self, state: RelayState, event: Event, now: float):  # type: ignore[no-untyped-def]
         after, commands = machine.step(state, event, now)
         after.check()
+        self._duties.stepped(state, event, after, commands, now)
         assert (machine.next_deadline(after) is None) == bool(after.fleet.end), "every wait of a relay has an end"
         return after, commands
 
@@ -196,6 +198,7 @@ class RelayProcess(SessionProcess):
             machine.check_relayable(specification)
             settings = self._around.settings
             expected = sum(settings.processes[: settings.relayed])
+            self._duties = Relaying(expected)
             state = machine.initial_state(specification, gather_agents=expected, level=1, now=self.clock())
             self.loop = MachineLoop[RelayState, Event, Command](machine, state, self._execute, clock=self.clock)
             self.loop._step = self._checked_step

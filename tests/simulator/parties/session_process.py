@@ -14,6 +14,8 @@ from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, RoundDeclined, Stamp
+from simulator.duties.session_rounds import SessionRounds
+from simulator.duties.session_waits import SessionWaits
 from simulator.parties.listener import Listener
 from simulator.parties.masks import Masks
 from simulator.parties.network import Connection, Network
@@ -84,6 +86,7 @@ class SessionProcess(Process):
             demands=Demands(min_steps_per_round=1),
             passes_on=self.passes_on,
         )
+        self._rounds, self._waits = SessionRounds(), SessionWaits(self.clock(), PROGRESS_SECONDS)
         self.do(lambda: self._execute_all(commands))
 
     # What a subclass does ------------------------------------------------------------------------------------
@@ -126,8 +129,11 @@ class SessionProcess(Process):
             self._is_stepping = False
 
     def _take(self, event: session.Event) -> None:
-        self.state, commands = session.step(self.state, event, self.clock())
+        now, was_learning = self.clock(), self.state.learning is not None
+        self.state, commands = session.step(self.state, event, now)
         self.state.check()
+        self._waits.stepped(event, self.state, commands, now, was_learning=was_learning)
+        self._rounds.stepped(event, self.state, commands)
         if isinstance(event, session.Received):
             self.took(event.message)
         self._execute_all(commands)

@@ -146,7 +146,7 @@ def on_tick(state: SessionState, now: float) -> Outcome:
 
 def _times(state: SessionState) -> idle_check.IdleCheckTimes:
     """How this process asks; a group asks once for all of its agents."""
-    spec = state.specification or state.described
+    spec = state.described  # of a welcome it is the same: another one is refused
     hosted = 1 if state.join is None else max(1, len(state.join.agent_ids))
     return idle_check.times_of(
         state.progress_timeout_seconds, 1.0 if spec is None else spec.agents / hosted, state.spread
