@@ -9,11 +9,11 @@ Whatever the bytes are, they are some conversation; so a fuzzer may do with them
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from fuzz import specimens
+from fuzz import relays, specimens
 from fuzz.mutation import Mutator, mutated, shuffled
 from fuzz.subjects import Agent, Coordinator, Subject, Value
 from google.protobuf.message import Message
@@ -70,6 +70,16 @@ def _agent(name: str) -> Plan:
     )
 
 
+def _below(name: str) -> Plan:
+    plan, spec = _coordinator(name), specimens.SPECIFICATIONS[name]
+    return replace(plan, name=f"a relay and its agents: {name}", begin=lambda: relays.Below(spec))
+
+
+def _above(name: str) -> Plan:
+    plan, spec = _agent(name), specimens.SPECIFICATIONS[name]
+    return replace(plan, name=f"a relay and its coordinator: {name}", begin=lambda: relays.Above(spec))
+
+
 def _value(kind: type[Message], decode: Any, encode: Any, specimen: Callable[[random.Random], Any]) -> Plan:
     return Plan(
         f"a decoder: {kind.DESCRIPTOR.name}",
@@ -96,6 +106,9 @@ PLANS: tuple[Plan, ...] = (
         lambda report: encode_round_report(report, include_basis=True),
         lambda rng: specimens.round_report(rng.choice(_RUNS), rng),
     ),
+    _agent("secure sums"),
+    *(_below(name) for name in ("plain", "secure sums", "secure sums of a posterior")),
+    _above("secure sums"),
 )
 Turn = tuple[int, bytes]
 

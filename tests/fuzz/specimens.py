@@ -102,8 +102,24 @@ def agent_message(spec: RunSpecification, rng: random.Random) -> m.AgentMessage:
 
 
 def join(spec: RunSpecification, rng: random.Random) -> m.Join:
-    """A new process, one that comes back, or one that asks for a site."""
+    """A new process, one that comes back, one that asks for a site; with secure sums also a relay."""
+    if spec.secure_sums and rng.random() < 0.3:
+        return relayed(spec, rng)
     return with_key(spec, _join(spec, rng))
+
+
+def relayed(spec: RunSpecification, rng: random.Random) -> m.Join:
+    """A relay with a key for each process below it: a new one, or one that joins again with one more."""
+    which = rng.randrange(len(HOSTED) + 1)
+    if which < len(HOSTED):
+        members = [Member(key_of(HOSTED[which][0]), HOSTED[which]), Member(key_of("z"), ("z",))]
+        name = instance(which)
+    else:
+        members, name = [Member(key_of(agent), (agent,)) for agent in ("c", "d")], "relay"
+    agents = tuple(sorted(agent for member in members for agent in member.agent_ids))
+    proofs = {each.public_key: KeyProof(b"certificate", b"signature") for each in members if rng.random() < 0.5}
+    joining = m.Join(name, agents, spec.feature_dim, fingerprint_of(spec))
+    return replace(joining, sum_members=tuple(sorted(members)), key_proofs=proofs)
 
 
 def _join(spec: RunSpecification, rng: random.Random) -> m.Join:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cospan.client.session import machine as session
+from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, RoundDeclined, Stamp
@@ -80,7 +81,7 @@ class SessionProcess(Process):
             progress_timeout_seconds=PROGRESS_SECONDS,
             now=self.clock(),
             spread=self.rng.random(),
-            min_steps_per_round=1,
+            demands=Demands(min_steps_per_round=1),
             passes_on=self.passes_on,
         )
         self.do(lambda: self._execute_all(commands))
