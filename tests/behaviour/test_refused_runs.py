@@ -50,6 +50,23 @@ def test_a_relay_refuses_for_its_agents() -> None:
     run(refused())
 
 
+def test_an_agent_that_demands_secure_sums_or_noise_says_nothing_to_a_run_without(tmp_path: Path) -> None:
+    """As real processes, by a flag and by a variable of the environment."""
+
+    async def refused() -> None:
+        async with Coordinator(specification(practical(3))) as coordinator:
+            command = ("agent", "runs:RINGS", "--id", "0", "--coordinator", coordinator.address)
+            path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+            code, _, err = await asyncio.to_thread(cospan, *command, "--require-secure-sums", cwd=tmp_path, **path)
+            assert (code, "the run has no secure sums" in err) == (1, True), err
+            code, _, err = await asyncio.to_thread(cospan, *command, cwd=tmp_path, **path, COSPAN_MAX_EPSILON="8")
+            assert (code, "the run has no differential privacy, and max_epsilon is 8" in err) == (1, True), err
+            assert not coordinator.engine.state.members.sessions
+            assert not coordinator.engine.state.members.departures
+
+    run(refused())
+
+
 def test_the_command_ends_with_1_and_the_floor_can_be_lowered(tmp_path: Path) -> None:
     """As two real processes beside a coordinator with L = 1: the second one allows it."""
 

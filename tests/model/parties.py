@@ -16,6 +16,7 @@ from simulator import toy
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine.state import SessionState
+from cospan.client.session.run_checks import Demands
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.run_fields import Participation
@@ -37,7 +38,7 @@ from model.terms import NAMES, STREAMS_PER_AGENT, Symbols, Table, renamed
 
 _LEFT_OUT_OF_SESSIONS = (
     *("progress_timeout_seconds", "near", "described", "specification", "learnt_at"),
-    *("min_steps_per_round", "last_sent", "lost_since", "open_since", "has_progressed"),
+    *("demands", "last_sent", "lost_since", "open_since", "has_progressed"),
     *("lagging_since", "coordinator_started", "drained_at", "resume_at", "attempts"),
     *("reconnects", "not_counted", "hearing", "spread"),
 )
@@ -338,7 +339,9 @@ class Parties:
     def started(self, agent: int, generation: int) -> Reaction:
         """An agent process that has prepared, and is about to connect."""
         name = NAMES[agent]
-        state, _ = session.initial_state(progress_timeout_seconds=1e6, now=0.0, min_steps_per_round=1)
+        state, _ = session.initial_state(
+            progress_timeout_seconds=1e6, now=0.0, demands=Demands(min_steps_per_round=1)
+        )
         state, _ = session.step(state, session.Described(self.specification), 0.0)
         joining = join(name, instance=f"{name} {generation}", feature_dim=toy.D)
         state, _ = session.step(state, session.Prepared(joining), 0.0)

@@ -57,7 +57,8 @@ def test_every_kind_of_fault_is_injected() -> None:
 def test_some_seeds_have_secure_sums_of_which_some_are_void() -> None:
     plans = [plan for plan in map(plan_of, range(40)) if plan.settings.min_cohort]
     assert 5 <= len(plans) <= 20
-    assert all(plan.settings.participation is Participation.ALL and not plan.settings.relayed for plan in plans)
+    assert all(plan.settings.participation is Participation.ALL for plan in plans)
+    assert any(plan.settings.relayed for plan in plans)
     results = [play(plan) for plan in plans]
     assert sum(result.sums for result in results) > sum(result.voids for result in results) > 0
 
@@ -317,6 +318,66 @@ def test_agents_follow_an_older_copy_of_the_store_with_the_same_incarnation() ->
             Fault(3.699, Kind.STORE_COPIED, 58, 0.08),
             Fault(17.878, Kind.DELAY, 31, 0.388),
         ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_an_agent_with_a_smaller_key_joins_a_relay_in_an_open_round() -> None:
+    """The relay took the epoch of that round for one without it, and ended."""
+    plan = Plan(
+        162,
+        Settings(
+            processes=(1, 1, 3, 1),
+            min_cohort=3,
+            relayed=3,
+            inflight_rounds=1,
+            learn_seconds=0.1,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (
+            Fault(4.373, Kind.COORDINATOR_POWER, 94, 0.998),
+            Fault(6.346, Kind.AGENT_KILL, 29, 0.565),
+            Fault(9.59, Kind.COORDINATOR_POWER, 86, 0.901),
+            Fault(9.987, Kind.LIE, 42, 0.322),
+            Fault(10.666, Kind.PARTITION, 13, 0.427),
+            Fault(15.534, Kind.COORDINATOR_STALL, 49, 0.827),
+            Fault(17.064, Kind.AGENT_MOVED, 65, 0.155),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_member_that_has_sent_comes_back_to_its_relay_with_other_agents() -> None:
+    """The relay took the agents of its vector for those that it had joined with."""
+    plan = Plan(
+        596,
+        Settings(
+            processes=(3, 1, 3, 3, 1, 2),
+            min_cohort=3,
+            relayed=6,
+            rounds=15,
+            inflight_rounds=64,
+            gathers=False,
+            learn_seconds=0.1,
+            disk_seconds=0.05,
+        ),
+        (
+            Fault(1.543, Kind.AGENT_HANGS, 25, 0.424),
+            Fault(3.896, Kind.AGENT_MOVED, 56, 0.498),
+            Fault(7.504, Kind.DISK_FULL, 48, 0.858),
+            Fault(7.739, Kind.AGENT_MOVED, 65, 0.823),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_agents_that_join_a_relay_one_after_another_void_no_round() -> None:
+    """The second one did: the relay's session was awaited with the agents of the first, and not found."""
+    plan = Plan(
+        819,
+        Settings(min_cohort=2, relayed=3, inflight_rounds=4, gathers=False, learn_seconds=0.1, disk_seconds=0.05),
+        (Fault(14.887, Kind.REPLAY_LOST, 99, 0.133), Fault(19.03, Kind.AGENT_ADDED, 49, 0.414)),
     )
     assert play(plan).violation == ""
 

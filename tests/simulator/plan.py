@@ -60,8 +60,8 @@ _NEED_CALM = [
 _SECURE_SHARE = 0.25
 """Of the seeds have secure sums."""
 _OF_SECURE_SUMS = [Kind.STORE_COPIED, Kind.AGENT_MOVED]
-_NOT_OF_SECURE_SUMS = [Kind.RELAY_KILL, Kind.RELAY_STALL, Kind.RELAY_CUT, Kind.PART]
-"""Relays of secure sums are tried in `tests/relayed_world.py`; coordinator and session refuse parts of a sum."""
+_NOT_OF_SECURE_SUMS = [Kind.PART]
+"""A process masks one sum, over all of its agents."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
+    ├── WeakPrivacyError ── the run lacks the privacy that this agent demands
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     ├── MembershipRefusedError  the coordinator named members for a secure sum that cannot be
     ├── BudgetSpentError ────── the agent has sent all vectors of its privacy budget
@@ -144,6 +145,16 @@ class StepsBelowFloorError(CospanError):
 
     reason = "STEPS_BELOW_FLOOR"
     remedy = "Join a run with more steps; or lower the floor, knowing what uploads then show (docs/security.md)."
+
+
+class WeakPrivacyError(CospanError):
+    """The run lacks secure sums or the differential privacy that this agent demands; nothing was sent."""
+
+    reason = "WEAK_PRIVACY"
+    remedy = (
+        "Join a run that has it; or leave out `--require-secure-sums` or `--max-epsilon`, knowing what uploads "
+        "then show (docs/security.md)."
+    )
 
 
 class BasisRefusedError(CospanError):

@@ -44,6 +44,7 @@ from cospan.server.machine import events
 from cospan.server.machine.closing import close_if_complete, finish
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.membership import admit, remove, welcome_of
 from cospan.server.machine.opening import announcement, begin_round
 from cospan.server.machine.sessions import Session
@@ -62,6 +63,7 @@ GATHER_SECONDS = 0.05
 _FIRST_GATHER_SECONDS = 2.5
 """The same before the relay has joined: after a restart its agents come back within two seconds."""
 _RESUME_SECONDS = 1.0
+_REGROUPED = "a member whose vector had come was started again with other agents"
 
 
 def check_relayable(specification: RunSpecification) -> None:
@@ -404,7 +406,10 @@ def _update_members(state: RelayState, now: float) -> Outcome:
             return replace(state, asking_at=due), ()
     staying = (member for member in offered.offer.members if member in last.members)
     confirmed = state.confirmed.intersection(agent for member in staying for agent in member.agent_ids)
-    state = replace(state, names=wanted, confirmed=confirmed, asking_at=None, offered=offered)
+    if not fleet.open_round.counted.names <= set(wanted):  # the join voids the round, and so there is no sum
+        none = fleet.open_round.evolve(counted=EMPTY_SET, contributions=PersistentMap(), void_cause=_REGROUPED)
+        fleet = fleet.evolve(open_round=none)
+    state = replace(state, fleet=fleet, names=wanted, confirmed=confirmed, asking_at=None, offered=offered)
     return state, (HostAgents(wanted, fleet.specification.feature_fingerprint, offered.offer),)
 
 

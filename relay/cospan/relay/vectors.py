@@ -55,11 +55,12 @@ class VectorsBelow:
         """
         assert state.specification is not None
         membership = Membership(named.stamp.run_id, named.members)
-        problem = membership.problem_for(self.offer.members[0], state.specification.min_cohort)
+        # The relay may have joined with others since the epoch was formed: they are members of the next one.
+        own = sorted(set(self.offer.members) & set(named.members)) or self.offer.members
+        problem = membership.problem_for(own[0], state.specification.min_cohort)
         if problem:
             raise MembershipRefusedError(f"the members of a secure sum are refused: {problem}; nothing was sent")
-        own = len(set(self.offer.members) & set(named.members))
-        self.epoch = EpochAbove(membership, named.key_proofs, own)
+        self.epoch = EpochAbove(membership, named.key_proofs, len(own))
         return membership.epoch_id
 
     def masked(self, command: TransmitMasked, specification: RunSpecification) -> GradientUpload:

@@ -28,6 +28,10 @@ class What(Enum):
     ALL_SENT = "all gradients were sent, and the coordinator is killed and started again"
 
 
+_FIRST = (What.AGENT_RESTARTS, What.SOME_SENT_AGENT_RESTARTS)
+"""Before a round is stored no session may be, and a run that begins awaits all of its agents."""
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """What happens at the boundary of a round, counted from the start of the run; `whom` chooses an agent."""
@@ -104,11 +108,7 @@ def script_of(seed: int) -> Script:
     """The script of a seed."""
     rng = random.Random(f"alike {seed}")
     boundaries = sorted(rng.sample(range(_ROUNDS), rng.randint(1, _MOST_ACTS)))
-    # A run that has stored no round begins with all agents again.
-    kinds = {
-        boundary: [each for each in What if boundary or each is not What.AGENT_LEAVES] for boundary in boundaries
-    }
-    acts = tuple(Act(boundary, rng.choice(kinds[boundary]), rng.randrange(100)) for boundary in boundaries)
+    acts = tuple(Act(each, rng.choice(list(What) if each else _FIRST), rng.randrange(100)) for each in boundaries)
     return Script(seed, rng.choice([0, 2]), acts)
 
 

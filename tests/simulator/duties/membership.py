@@ -56,7 +56,13 @@ def _own_session(state: CoordinatorState, join: Join) -> Session | None:
         return state.members.sessions.get(join.resumption.session_token)
     sessions = state.members.sessions.values()
     same = (each for each in sessions if (each.instance_id, each.agent_ids) == (join.instance_id, join.agent_ids))
-    return next(same, None)
+    return next((each for each in same if _has_same_keys(state, each, join)), None)
+
+
+def _has_same_keys(state: CoordinatorState, session: Session, join: Join) -> bool:
+    """With other keys, as a relay brings them whose agents were started again, a process is another member."""
+    known = state.members.offers.get(session.token)
+    return known is None or known.keys == tuple(each.public_key for each in join.sum_members)
 
 
 def _check_welcome(

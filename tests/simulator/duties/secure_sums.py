@@ -4,8 +4,10 @@ Epochs are made here from the joins alone. What was masked and summed is remembe
 stores and older copies of the store, for the coordinator that asks for a second vector may not know of the first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from cospan.core.secure_sums.membership import Member, Membership
 from cospan.server.machine import events
@@ -40,6 +42,8 @@ class SecureSums:
         self._newest: dict[bytes, int] = {}
         self._owners: dict[bytes, tuple[bytes, int]] = {}
         """Words of a vector → the key that has masked it, and its round."""
+        self._partial: dict[bytes, list[MaskedVector]] = {}
+        """Words of a sum that a relay has sent → the vectors that it has added."""
         self._lies: set[bytes] = set()
         self._summed: dict[tuple[bytes, int], frozenset[bytes]] = {}
         """Key and round → the keys of the sum that its vector is part of."""
@@ -51,6 +55,8 @@ class SecureSums:
         """Token → what its process has offered to this coordinator."""
         self._told: dict[str, bytes] = {}
         self._open: Membership | None = None
+        self._tokens: frozenset[str] = frozenset()
+        self._succeeds: str | None = None
         self._excuse = ""
 
     # Agents --------------------------------------------------------------------------------------------------
@@ -62,6 +68,13 @@ class SecureSums:
         assert self._masked.setdefault((key, number), sent) == sent, "a process masks two vectors for a round"
         assert self._owners.setdefault(words, (key, number)) == (key, number), "two uploads have one vector"
         self._newest[key] = max(number, self._newest.get(key, number))
+
+    def added(self, total: MaskedVector, vectors: Sequence[MaskedVector]) -> None:
+        """A relay sends the sum of these vectors."""
+        words = np.add.reduce([vector.words for vector in vectors], dtype=np.uint64)
+        assert np.array_equal(total.words, words), "a relay's sum is another than that of its vectors"
+        if len(vectors) > 1:
+            self._partial[total.words.tobytes()] = list(vectors)
 
     def lied(self, vector: MaskedVector) -> None:
         """A process sends a vector that it must not send."""
@@ -110,7 +123,8 @@ class SecureSums:
         match event:
             case events.JoinRequested(join=join, stream=stream):
                 token = next(each.token for each in state.members.sessions.values() if each.stream == stream)
-                self.offers[token] = tuple(Member(each.public_key, join.agent_ids) for each in join.sum_members)
+                named = (Member(each.public_key, each.agent_ids or join.agent_ids) for each in join.sum_members)
+                self._succeeds = self._successor(before, state, tuple(named), token)
             case events.DeclineArrived(token=token, round=number):
                 session = before.members.sessions[token]
                 awaited = not before.open_round.awaited.isdisjoint(session.agent_ids)
@@ -119,8 +133,26 @@ class SecureSums:
             case _:
                 pass
 
+    def _successor(
+        self, before: CoordinatorState, state: CoordinatorState, members: tuple[Member, ...], token: str
+    ) -> str | None:
+        """Notes what a session offers; the token of the one whose place it takes in the open round, if it does."""
+        displaced = [former for former in self._tokens if former not in state.members.sessions]
+        one = displaced[0] if len(displaced) == 1 and displaced[0] in before.members.sessions else None
+        takes_place = one is not None and set(self.offers.get(one, ())) <= set(members)
+        self.offers[token] = members
+        if one is None or not takes_place:
+            return None
+        self._tokens = self._tokens - {one} | {token}
+        return one
+
     def _note_end(self, before: CoordinatorState, token: str) -> None:
         """A session has ended."""
+        if token == self._succeeds:
+            self._succeeds = None
+            self._told.pop(token, None)
+            self.offers.pop(token, None)
+            return
         self.offers.pop(token, None)
         self._told.pop(token, None)
         session = before.members.sessions.get(token)
@@ -138,15 +170,14 @@ class SecureSums:
         assert len(members) >= state.specification.min_cohort, "a round opens with fewer than the smallest cohort"
         assert membership.epoch_id == update.epoch_id, "a round opens in another epoch than that of its members"
         assert all(self._told.get(token) == update.epoch_id for token in tokens), "a member is not told the others"
-        self._open, self._excuse = membership, ""
+        self._open, self._tokens, self._excuse = membership, tokens, ""
 
     def _check_sum(self, state: CoordinatorState, command: events.ComputeBasis) -> None:
         assert self._open is not None
         number, basis = command.round, command.basis.tobytes()
         owners: list[bytes] = []
         lies = 0
-        for vector in command.contributions:
-            assert isinstance(vector, MaskedVector), "a sum has an upload without masks"
+        for vector in self._vectors_of(command):
             words = vector.words.tobytes()
             if words in self._lies:
                 lies += 1
@@ -166,6 +197,12 @@ class SecureSums:
         for key in keys:
             assert self._summed.setdefault((key, number), keys) == keys, "a vector is part of two sums"
         self.sums += 1
+
+    def _vectors_of(self, command: events.ComputeBasis) -> Iterator[MaskedVector]:
+        """What processes have masked, also below relays."""
+        for each in command.contributions:
+            assert isinstance(each, MaskedVector), "a sum has an upload without masks"
+            yield from self._partial.get(each.words.tobytes(), [each])
 
     def _check_closed(self, record: events.RoundRecord) -> None:
         if record.contributors:

@@ -8,7 +8,6 @@ from cospan.client.session import machine as session
 from cospan.client.session.masking import Masking
 from cospan.core.secure_sums.membership import Membership
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import CospanError
 from cospan.wire.messages import (
     BasisUpdate,
     CoordinatorMessage,
@@ -82,12 +81,9 @@ class Masks:
         """The join with the key."""
         return self._masking.offered(join)
 
-    def agreed(self, command: session.Agree, state: session.SessionState) -> session.Event:
-        """The answer to the members of an epoch."""
-        try:
-            return session.Agreed(self._masking.agree(command.members, state))
-        except CospanError as failure:
-            return session.LearningFailed(failure)
+    def agree(self, command: session.Agree, state: session.SessionState) -> bytes:
+        """The id of an epoch, whose members are in order."""
+        return self._masking.agree(command.members, state)
 
     def masked(self, command: session.TransmitMasked, specification: RunSpecification) -> GradientUpload:
         """The upload as it is sent."""

@@ -4,15 +4,28 @@ import random
 from dataclasses import replace
 
 from cospan.client.session import machine as session
-from cospan.core.aggregation.basis_update import sum_of_contributions
+from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.core.specification import RunSpecification
 from cospan.relay import machine
-from cospan.relay.events import Command, Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
+from cospan.relay.events import (
+    Command,
+    DeclineUp,
+    Event,
+    HostAgents,
+    Refused,
+    RoundOpened,
+    RunFinished,
+    SumUp,
+    Welcomed,
+)
+from cospan.relay.members import partial_sum
 from cospan.relay.state import RelayState
+from cospan.relay.vectors import VectorsBelow
 from cospan.server.machine import events
+from cospan.server.machine.secure_sums.epochs import Offer
 from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire import errors
-from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, Stamp, Welcome
+from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, MaskedVector, Stamp, Welcome
 from simulator import toy
 from simulator.parties.listener import Listener
 from simulator.parties.session_process import SessionProcess, Surroundings
@@ -24,12 +37,15 @@ _STALLED_SECONDS = 1.0
 class RelayProcess(SessionProcess):
     """Serves its agents once it knows the run, until the run or its life is over."""
 
+    passes_on = True
+
     def __init__(self, around: Surroundings, rng: random.Random, generation: int) -> None:
         self.generation = generation
         self.loop: MachineLoop[RelayState, Event, Command] | None = None
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
         self._failure: errors.CospanError | None = None
+        self._vectors = VectorsBelow()
         super().__init__(around, rng)
         self.listener = Listener(
             self, around.witness, handle=self.handle, take=self._take_gradient, sessions=lambda: self.fleet_sessions
@@ -85,16 +101,26 @@ class RelayProcess(SessionProcess):
                 self.listener.send(token, message)
             case events.CloseStream(stream=number, error=error):
                 self.listener.close_stream(number, error)
-            case HostAgents(agent_ids=agent_ids):
-                self._host(agent_ids)
-            case SumUp(round=number, agent_ids=agent_ids, contributions=contributions):
-                if self.state.learning == number:
-                    upload = GradientUpload(number, sum_of_contributions(contributions), agent_ids)
+            case HostAgents(agent_ids=agent_ids, offer=offer):
+                self._host(agent_ids, offer)
+            case SumUp():
+                if self.state.learning == command.round:
+                    upload = GradientUpload(command.round, self._sum_of(command), command.agent_ids)
                     self.post(session.GradientReady(upload))
+            case DeclineUp(round=number):
+                self.post(session.Unsummed(number))
             case events.EndRun() | events.Suspend():
                 self.later(0.0, self._stop)
             case _:
                 pass
+
+    def _sum_of(self, command: SumUp) -> Contribution | MaskedVector:
+        masked = partial_sum(command.contributions)
+        if masked is None:
+            return sum_of_contributions([each for each in command.contributions if isinstance(each, Contribution)])
+        vectors = [each for each in command.contributions if isinstance(each, MaskedVector)]
+        self._around.witness.secure_sums.added(masked, vectors)
+        return masked
 
     def _stop(self) -> None:
         self._hang_up()
@@ -116,7 +142,31 @@ class RelayProcess(SessionProcess):
 
     # Upstream, as `cospan.relay.upstream` ------------------------------------------------------------------------
 
-    def _host(self, agent_ids: tuple[str, ...]) -> None:
+    def offered(self, join: Join) -> Join:
+        """With secure sums with the keys of the processes below it."""
+        return self._vectors.offered(join) if self._is_secure else join
+
+    def agree(self, command: session.Agree) -> bytes:
+        """What none of the members could accept is refused."""
+        return self._vectors.agree(command.members, self.state)
+
+    def masked(self, command: session.TransmitMasked, specification: RunSpecification) -> GradientUpload:
+        """Those below have masked it."""
+        return self._vectors.masked(command, specification)
+
+    def declines(self, number: int) -> None:
+        """A member below it has no vector for the round, or has sent one in another epoch."""
+
+    @property
+    def _is_secure(self) -> bool:
+        return self.loop is not None and self.relay.specification.secure_sums
+
+    def _host(self, agent_ids: tuple[str, ...], offer: Offer | None) -> None:
+        if offer is not None:
+            known = set(self._vectors.offer.members)
+            new = {agent for member in offer.members if member not in known for agent in member.agent_ids}
+            self._welcomed -= new
+            self._vectors.offer = offer
         self._names = agent_ids
         self._welcomed = self._welcomed.intersection(agent_ids)
         if not agent_ids:
@@ -164,7 +214,8 @@ class RelayProcess(SessionProcess):
     def learn(self, command: session.Learn) -> None:
         """Opens the round for its agents; their sum is the gradient."""
         assert self.state.stamp is not None
-        self._tell(RoundOpened(self.state.stamp, command.round, command.basis, command.head_covariance))
+        epoch = self._vectors.epoch if self._is_secure else None
+        self._tell(RoundOpened(self.state.stamp, command.round, command.basis, command.head_covariance, epoch))
 
     def outgoing(self, message: AgentMessage) -> AgentMessage | None:
         """An upload over all agents names none."""

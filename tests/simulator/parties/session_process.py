@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cospan.client.session import machine as session
+from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.messages import AgentMessage, Join, RoundDeclined, Stamp
+from cospan.wire.messages import AgentMessage, GradientUpload, Join, RoundDeclined, Stamp
 from simulator.parties.listener import Listener
 from simulator.parties.masks import Masks
 from simulator.parties.network import Connection, Network
@@ -59,6 +60,9 @@ class Surroundings:
 class SessionProcess(Process):
     """Executes the commands of its session; a subclass learns, and says what follows its end."""
 
+    passes_on = False
+    """Whether others learn, as below a relay."""
+
     def __init__(self, around: Surroundings, rng: random.Random) -> None:
         super().__init__(around.timeline, rng)
         self.connection: Connection | None = None
@@ -77,7 +81,8 @@ class SessionProcess(Process):
             progress_timeout_seconds=PROGRESS_SECONDS,
             now=self.clock(),
             spread=self.rng.random(),
-            min_steps_per_round=1,
+            demands=Demands(min_steps_per_round=1),
+            passes_on=self.passes_on,
         )
         self.do(lambda: self._execute_all(commands))
 
@@ -154,23 +159,40 @@ class SessionProcess(Process):
                 self.end(command)
 
     def _transmit(self, message: AgentMessage) -> None:
-        if isinstance(message, Join) and self.masks is not None:
-            message = self.masks.offered(message)
+        if isinstance(message, Join):
+            message = self.offered(message)
         if isinstance(message, RoundDeclined):
-            self._note_decline(message.round)
+            self.declines(message.round)
         sent = self.outgoing(message)
         if sent is not None and self.connection is not None:
             self.connection.send(0, sent)
 
     def _mask(self, command: session.Agree | session.TransmitMasked) -> None:
-        assert self.masks is not None
         assert self.state.specification is not None
         if isinstance(command, session.Agree):
-            self.post(self.masks.agreed(command, self.state))
+            try:
+                self.post(session.Agreed(self.agree(command)))
+            except CospanError as failure:
+                self.post(session.LearningFailed(failure))
         else:
-            self._transmit(self.masks.masked(command, self.state.specification))
+            self._transmit(self.masked(command, self.state.specification))
 
-    def _note_decline(self, number: int) -> None:
+    def offered(self, join: Join) -> Join:
+        """The join, with secure sums with a key."""
+        return join if self.masks is None else self.masks.offered(join)
+
+    def agree(self, command: session.Agree) -> bytes:
+        """The id of the epoch of these members, after they were checked."""
+        assert self.masks is not None
+        return self.masks.agree(command, self.state)
+
+    def masked(self, command: session.TransmitMasked, specification: RunSpecification) -> GradientUpload:
+        """An upload as it is sent with secure sums."""
+        assert self.masks is not None
+        return self.masks.masked(command, specification)
+
+    def declines(self, number: int) -> None:
+        """It sends no vector for a round."""
         state = self.state
         assert self.masks is not None
         assert state.basis is not None

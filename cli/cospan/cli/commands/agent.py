@@ -81,6 +81,8 @@ class AgentSettings:
     checkpoint_seconds: float
     share_td_error: bool
     min_steps_per_round: int
+    require_secure_sums: bool
+    max_epsilon: float | None
     memory_gib: float
     tls: TlsFiles | None
 
@@ -185,6 +187,8 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             checkpoint_seconds=float(flags["checkpoint_seconds"]),
             share_td_error=bool(flags.get("share_td_error", False)),
             min_steps_per_round=int(flags["min_steps_per_round"]),
+            require_secure_sums=False,  # its coordinator is of the same command
+            max_epsilon=None,
             memory_gib=float(flags.get("memory_gib", MEMORY_GIB)),
             tls=None,
         )
@@ -276,6 +280,8 @@ def _client_settings(chosen: AgentOptions, settings: AgentSettings, *, baseline:
         checkpoint_seconds=settings.checkpoint_seconds,
         share_td_error=settings.share_td_error,
         min_steps_per_round=settings.min_steps_per_round,
+        require_secure_sums=settings.require_secure_sums,
+        max_epsilon=settings.max_epsilon,
         memory_gib=settings.memory_gib,
     )
 

@@ -213,6 +213,8 @@ def coordinator(
     s.BASELINE,
     s.SHARE_TD_ERROR,
     s.MIN_STEPS_PER_ROUND,
+    s.REQUIRE_SECURE_SUMS,
+    s.MAX_EPSILON,
     s.MEMORY_GIB,
     s.CHECKPOINT_SECONDS,
 )

@@ -171,6 +171,20 @@ MIN_STEPS_PER_ROUND = SettingOption(
     "N",
     str(DEFAULT_MIN_STEPS),
 )
+REQUIRE_SECURE_SUMS = SettingOption(
+    "require_secure_sums",
+    "Refuse a run without secure sums, whose coordinator would see each upload.",
+    RULE,
+    unset="not required",
+    negated=True,
+)
+MAX_EPSILON = SettingOption(
+    "max_epsilon",
+    "Refuse a run unless it has differential privacy with this ε or less.",
+    RULE,
+    "E",
+    unset="not required",
+)
 SHARE_TD_ERROR = SettingOption(
     "share_td_error",
     "Send the size of the TD errors to the coordinator, for dashboards. Rewards are never sent.",

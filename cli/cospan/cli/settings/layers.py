@@ -98,6 +98,8 @@ class Settings(_RunSettings):
     engine_patience: bool = Field(False, description="true or false")
     progress_timeout_seconds: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
+    require_secure_sums: bool = Field(False, description="true or false")
+    max_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     agent_restarts: int = Field(3, ge=0, description="a whole number, 0 or more")
     memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")

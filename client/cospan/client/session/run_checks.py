@@ -1,10 +1,11 @@
 """What a process holds a run and its bases against before it learns: what it refuses, it has sent nothing for.
 
 An agent takes the run and every basis from its coordinator, and both decide what its uploads show
-(docs/security.md). Two rules bound that: a floor for the steps of a round, and a bound on how far a basis may turn
+(docs/security.md). Two rules bound that: what a process demands of a run, and a bound on how far a basis may turn
 from one round to the next. No clock and no state: the session keeps what they need.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,9 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.subspace import largest_angle, orthonormality_error
-from cospan.core.method import NO_BOUND_DEGREES
+from cospan.core.method import DEFAULT_MIN_STEPS, NO_BOUND_DEGREES
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
+from cospan.wire.errors import (
+    BasisRefusedError,
+    CospanError,
+    InvalidValueError,
+    StepsBelowFloorError,
+    WeakPrivacyError,
+)
 from cospan.wire.messages import Stamp
 
 MOST_STEPS = 2**32
@@ -24,15 +31,45 @@ _ANGLE_ROUNDING = 1e-4
 """Degrees that an angle may exceed its bound by: float32 rounds a basis by some 1e-5 degrees."""
 
 
-def checked_floor(min_steps_per_round: int) -> int:
-    """The floor itself.
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a process demands of a run before it joins, whatever its coordinator would like.
+
+    Attributes:
+        min_steps_per_round: the fewest steps a round: the fewer, the more each upload shows. 1 to 2^32 − 1.
+        secure_sums: whether the run must have secure sums.
+        max_epsilon: the run must have differential privacy, with this ε at most, above 0; None where it need not.
 
     Raises:
-        InvalidValueError: it is not 1 to 2^32 − 1.
+        InvalidValueError: a number is out of its range.
     """
-    if not 1 <= min_steps_per_round < MOST_STEPS:
-        raise InvalidValueError(f"min_steps_per_round is {min_steps_per_round}; it must be 1 to 2^32 − 1")
-    return min_steps_per_round
+
+    min_steps_per_round: int = DEFAULT_MIN_STEPS
+    secure_sums: bool = False
+    max_epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_steps_per_round < MOST_STEPS:
+            raise InvalidValueError(f"min_steps_per_round is {self.min_steps_per_round}; it must be 1 to 2^32 − 1")
+        if self.max_epsilon is not None and not 0.0 < self.max_epsilon < math.inf:
+            raise InvalidValueError(f"max_epsilon is {self.max_epsilon:g}; it must be a number above 0")
+
+
+def unmet(specification: RunSpecification, demands: Demands) -> CospanError | None:
+    """Why a run is refused; None where it has what is demanded."""
+    if demands.secure_sums and not specification.secure_sums:
+        return WeakPrivacyError(
+            "the run has no secure sums, and require_secure_sums is set: its coordinator would see each upload; "
+            "join a run with --secure-sums, or leave out --require-secure-sums"
+        )
+    promised, most = specification.dp_epsilon, demands.max_epsilon
+    if most is not None and not 0.0 < promised <= most:
+        has = f"differential privacy with ε = {promised:g}" if promised else "no differential privacy"
+        return WeakPrivacyError(
+            f"the run has {has}, and max_epsilon is {most:g}; join a run that promises ε = {most:g} or less "
+            "(--dp), or leave out --max-epsilon"
+        )
+    return below_floor(specification, demands.min_steps_per_round)
 
 
 def below_floor(specification: RunSpecification, min_steps_per_round: int) -> StepsBelowFloorError | None:

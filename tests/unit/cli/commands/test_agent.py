@@ -42,6 +42,8 @@ def settings(coordinator: str) -> AgentSettings:
         checkpoint_seconds=5.0,
         share_td_error=False,
         min_steps_per_round=1,
+        require_secure_sums=False,
+        max_epsilon=None,
         memory_gib=4.0,
         tls=None,
     )

@@ -1,4 +1,4 @@
-"""What an agent refuses before it learns: a run with too few steps a round, and a basis that no step has led to."""
+"""What an agent refuses before it learns: a run that shows too much, and a basis that no step has led to."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,7 @@ from runs import AgentDriver, Ring, States, join, specification
 from cospan.client.agent import Agent, ClientSettings
 from cospan.client.group import AgentGroup
 from cospan.client.session import machine as session
-from cospan.client.session.run_checks import Turn, below_floor, check_basis, turn_between
+from cospan.client.session.run_checks import Demands, Turn, below_floor, check_basis, turn_between, unmet
 from cospan.client.workload import Site, Workload
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
@@ -19,7 +19,7 @@ from cospan.core.linalg.subspace import largest_angle, orthonormalise, random_ba
 from cospan.core.method import compact, full_history, paper, practical
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
-from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
+from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError, WeakPrivacyError
 from cospan.wire.messages import BasisUpdate, Stamp
 
 FLAT = replace(full_history(3), largest_turn=7.0)
@@ -52,6 +52,51 @@ def test_a_run_below_the_floor_is_refused_with_both_numbers() -> None:
     assert below_floor(specification(paper(3)), 3) is None
 
 
+PRIVATE = {"secure_sums": True, "rounds": 3, "dp_epsilon": 8.0, "dp_delta": 1e-5, "dp_vectors": 3} | {
+    "dp_noise_multiplier": 5.0,
+    "dp_gradient_bound": 10.0,
+    "dp_curvature_bound": 50.0,
+    "dp_influence_bound": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("run", "demands", "said"),
+    [
+        ({}, Demands(secure_sums=True), "no secure sums, and require_secure_sums is set"),
+        ({"secure_sums": True}, Demands(secure_sums=True), ""),
+        ({}, Demands(max_epsilon=8.0), "no differential privacy, and max_epsilon is 8"),
+        ({"secure_sums": True}, Demands(max_epsilon=8.0), "no differential privacy, and max_epsilon is 8"),
+        (PRIVATE, Demands(max_epsilon=2.0), "differential privacy with ε = 8, and max_epsilon is 2"),
+        (PRIVATE, Demands(max_epsilon=8.0), ""),
+        (PRIVATE, Demands(max_epsilon=9.5, secure_sums=True), ""),
+    ],
+)
+def test_a_run_without_the_privacy_that_is_demanded_is_refused(
+    run: dict[str, Any], demands: Demands, said: str
+) -> None:
+    refusal = unmet(specification(practical(3), agents=12, **run), demands)
+    if not said:
+        assert refusal is None
+        return
+    assert isinstance(refusal, WeakPrivacyError)
+    assert said in str(refusal)
+
+
+def test_a_run_that_shows_each_upload_is_refused_before_a_site_is_made() -> None:
+    state, _ = session.initial_state(progress_timeout_seconds=1.0, now=0.0, demands=Demands(secure_sums=True))
+    state, (fail,) = session.step(state, session.Described(specification()), 0.0)
+    assert state.phase is session.Phase.FAILED
+    assert isinstance(fail, session.Fail)
+    assert isinstance(fail.error, WeakPrivacyError)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+def test_an_impossible_demand_is_refused(epsilon: float) -> None:
+    with pytest.raises(InvalidValueError, match="it must be a number above 0"):
+        ClientSettings(max_epsilon=epsilon)
+
+
 def test_one_step_per_round_is_refused_by_default_before_a_site_is_made() -> None:
     agent = AgentDriver(method=paper(1))
     assert agent.step(session.Described(agent.specification)) == ["Fail"]
@@ -63,7 +108,7 @@ def test_one_step_per_round_is_refused_by_default_before_a_site_is_made() -> Non
 
 
 def test_who_allows_one_step_takes_part() -> None:
-    state, _ = session.initial_state(progress_timeout_seconds=1.0, now=0.0, min_steps_per_round=1)
+    state, _ = session.initial_state(progress_timeout_seconds=1.0, now=0.0, demands=Demands(min_steps_per_round=1))
     _, commands = session.step(state, session.Described(specification(paper(1))), 0.0)
     assert isinstance(commands[0], session.Prepare)
 

@@ -63,7 +63,7 @@ from cospan.client.session.machine.rounds import announcement_problem, on_basis,
 from cospan.client.session.machine.secure_sums import on_members, on_unsummed, with_agreed, with_counted
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
-from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.client.session.run_checks import Demands
 from cospan.wire.errors import ForeignRunError, InvalidMessageError, OutOfTurnError
 from cospan.wire.limits import LONGEST_DRAIN_SECONDS
 from cospan.wire.messages import (
@@ -79,12 +79,14 @@ from cospan.wire.messages import (
     Welcome,
 )
 
+_NO_MORE = Demands()
+
 
 def initial_state(
     *,
     progress_timeout_seconds: float,
     now: float,
-    min_steps_per_round: int = DEFAULT_MIN_STEPS,
+    demands: Demands = _NO_MORE,
     spread: float = 0.5,
     near: bool = False,
     passes_on: bool = False,
@@ -94,7 +96,7 @@ def initial_state(
     Args:
         progress_timeout_seconds: seconds without progress after which it gives up.
         now: the time, in seconds.
-        min_steps_per_round: a run with fewer is refused.
+        demands: a run that does not meet them is refused.
         spread: uniform in [0, 1), so that processes ask at different times.
         near: whether the coordinator is on this machine.
         passes_on: whether others learn, as below a relay.
@@ -103,7 +105,7 @@ def initial_state(
         progress_timeout_seconds=progress_timeout_seconds,
         near=near,
         lost_since=now,
-        min_steps_per_round=min_steps_per_round,
+        demands=demands,
         spread=spread,
         passes_on=passes_on,
     )

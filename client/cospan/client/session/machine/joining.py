@@ -8,15 +8,15 @@ from cospan.client.session.machine.rounds import take_part
 from cospan.client.session.machine.secure_sums import epoch_id_of
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import feature_problem, welcome_problem
-from cospan.client.session.run_checks import below_floor
+from cospan.client.session.run_checks import unmet
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import OutOfTurnError
 from cospan.wire.messages import Join, Resumption, Welcome
 
 
 def on_described(state: SessionState, specification: RunSpecification) -> Outcome:
-    """Asks for the site, or refuses a run with too few steps a round, before anything was sent to it."""
-    refusal = below_floor(specification, state.min_steps_per_round)
+    """Asks for the site, or refuses a run that shows more than is allowed, before anything was sent to it."""
+    refusal = unmet(specification, state.demands)
     if refusal is not None:
         return failed(state, refusal)
     state = replace(state, phase=Phase.PREPARING, described=specification, attempts=0)

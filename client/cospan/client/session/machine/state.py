@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.client.session.machine.events import Command, Fail
 from cospan.client.session.machine.idle_check import Silence
-from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import rounds_ahead
@@ -79,7 +79,7 @@ class SessionState:
         learning: the round whose gradient is being computed.
         learning_at: the basis and head covariance that it is computed at.
         learnt_at: stamp and basis of the last round that was given to the learner.
-        min_steps_per_round: a run with fewer steps a round is refused.
+        demands: what a run must have to be joined.
         kept: gradients whose rounds are not durable, oldest first.
         last_sent: when anything was sent.
         lost_since: time without progress counts from here; moved by the time that sessions were open.
@@ -118,7 +118,7 @@ class SessionState:
     learning: int | None = None
     learning_at: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"] | None] | None = None
     learnt_at: tuple[Stamp, Float[np.ndarray, "d r"]] | None = None
-    min_steps_per_round: int = DEFAULT_MIN_STEPS
+    demands: Demands = field(default_factory=Demands)
     kept: tuple[KeptGradient, ...] = ()
     last_sent: float = 0.0
     lost_since: float = 0.0

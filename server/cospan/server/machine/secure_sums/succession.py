@@ -30,13 +30,13 @@ def with_successor(state: CoordinatorState, former: CoordinatorState, token: str
     (before,) = displaced
     if not set(former.members.offers[before].members) <= set(offer.members):
         return state
-    block, current = former.members.sessions[before].agent_ids, state.open_round
-    awaited = former.open_round.awaited.has(block)
-    back = set(block)
+    current, back = state.open_round, set(former.members.sessions[before].agent_ids)
+    # The members that it has in the round: it may have brought others since, when it took the place of another.
+    block = next((block for block in former.open_round.awaited.blocks if back.issuperset(block)), None)
     return state.evolve(
         open_round=current.evolve(
             epoch=with_session(epoch, before, token, offer),
-            awaited=current.awaited.add(block) if awaited else current.awaited,
+            awaited=current.awaited if block is None else current.awaited.add(block),
             departed=tuple(agent for agent in current.departed if agent not in back),
         )
     )

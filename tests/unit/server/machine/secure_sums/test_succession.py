@@ -71,6 +71,17 @@ def test_a_relay_that_brings_one_more_agent_keeps_its_place_in_the_round() -> No
     assert [each.weight for each in closing.contributions] == [2.0, 1.0, 1.0]
 
 
+def test_a_relay_that_brings_agents_twice_in_a_round_keeps_its_place() -> None:
+    run = Run()
+    run.brings("abe")
+    run.brings("abef")
+    assert run.voids == 0
+    assert run.state.open_round.awaited == set("abcd")
+    for token, *names in (("token-5", "a", "b"), ("token-2", "c"), ("token-3", "d")):
+        run.sends(token, *names)
+    assert (run.state.phase, run.voids) == (CLOSING, 0)
+
+
 def test_a_sum_with_an_agent_that_is_not_in_the_round_is_refused() -> None:
     run = Run()
     run.brings("abe")
