@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import fields
 from typing import Any
 
-from cospan.server.machine.state import History, OpenRound, Part
+from cospan.core.evolving import Evolving
+from cospan.server.machine.state import History, OpenRound
 
 
 def snapshot(state: Any) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def _field_names(kind: type) -> tuple[str, ...]:
 @functools.cache
 def _copier(kind: type) -> Callable[[Any], Any] | None:
     """What copies values of this type; None for those that cannot be written to."""
-    if issubclass(kind, Part):
+    if issubclass(kind, Evolving):
         return snapshot
     if issubclass(kind, Mapping):
         return dict

@@ -22,8 +22,6 @@ nothing over an open session is asked whether it still answers (`cospan.client.s
 round has no bound, a hung coordinator has.
 """
 
-from dataclasses import replace
-
 from cospan.client.session.machine.events import (
     Agreed,
     Answered,
@@ -176,14 +174,14 @@ def _on_feed_silent(state: SessionState, event: FeedSilent, now: float) -> Outco
     """Tells the coordinator, which names the feed; without a session the next report does."""
     if state.phase is not Phase.ACTIVE:
         return state, ()
-    return replace(state, last_sent=now), (Transmit(Heartbeat(feed_silent_seconds=event.seconds)),)
+    return state.evolve(last_sent=now), (Transmit(Heartbeat(feed_silent_seconds=event.seconds)),)
 
 
 def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:
     """Tells the coordinator which bases it need not keep; without a session the next write of the file does."""
     if state.phase is not Phase.ACTIVE:
         return state, ()
-    return replace(state, last_sent=now), (Transmit(Heartbeat(event.rounds)),)
+    return state.evolve(last_sent=now), (Transmit(Heartbeat(event.rounds)),)
 
 
 def _on_message(state: SessionState, message: CoordinatorMessage, now: float) -> Outcome:
@@ -220,18 +218,18 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             return on_members(state, message)
         case Receipt(disposition=disposition):
             late = 1 if disposition is Disposition.LATE else 0
-            return replace(state, not_counted=state.not_counted + late), ()
+            return state.evolve(not_counted=state.not_counted + late), ()
         case Finish(stamp=stamp, cause=cause, message=text, basis=basis, head_covariance=covariance):
-            done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis, head_covariance=covariance)
+            done = state.evolve(phase=Phase.DONE, stamp=stamp, basis=basis, head_covariance=covariance)
             return done, (Conclude(text, basis, cause=cause, head_covariance=covariance),)
         case Drain(resume_after_seconds=seconds):
             # The coordinator ends the stream when it goes down; until then the session continues.
             drained_at = now if state.drained_at is None else state.drained_at
             resume_at = min(now + seconds, drained_at + LONGEST_DRAIN_SECONDS)
-            return replace(state, drained_at=drained_at, resume_at=resume_at), ()
+            return state.evolve(drained_at=drained_at, resume_at=resume_at), ()
 
 
 def _leave(state: SessionState, phase: Phase, cause: str, end: Command, *, returning: bool = False) -> Outcome:
     """Ends the session; the coordinator is told where a stream is open."""
     joined = state.phase in (Phase.JOINING, Phase.ACTIVE)
-    return replace(state, phase=phase), ((Transmit(Leave(cause, returning)), end) if joined else (end,))
+    return state.evolve(phase=phase), ((Transmit(Leave(cause, returning)), end) if joined else (end,))

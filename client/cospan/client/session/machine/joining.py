@@ -19,7 +19,7 @@ def on_described(state: SessionState, specification: RunSpecification) -> Outcom
     refusal = unmet(specification, state.demands)
     if refusal is not None:
         return failed(state, refusal)
-    state = replace(state, phase=Phase.PREPARING, described=specification, attempts=0)
+    state = state.evolve(phase=Phase.PREPARING, described=specification, attempts=0)
     return state, (Prepare(specification),)
 
 
@@ -30,7 +30,7 @@ def on_prepared(state: SessionState, join: Join, now: float) -> Outcome:
         if problem is not None:
             return failed(state, problem)
     # Making a site may take long, and happens once.
-    return replace(state, phase=Phase.OFFLINE, join=join, lost_since=now), (Connect(0.0),)
+    return state.evolve(phase=Phase.OFFLINE, join=join, lost_since=now), (Connect(0.0),)
 
 
 def on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) -> Outcome:
@@ -45,7 +45,7 @@ def on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) ->
     # An upload without names is the sum over all agents that joined.
     kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids or before))
     join = replace(state.join, agent_ids=agent_ids)
-    return replace(closed(state, now, wanted=True), join=join, token=None, kept=kept), (Connect(0.0),)
+    return closed(state, now, wanted=True).evolve(join=join, token=None, kept=kept), (Connect(0.0),)
 
 
 def on_connected(state: SessionState, now: float) -> Outcome:
@@ -59,7 +59,7 @@ def on_connected(state: SessionState, now: float) -> Outcome:
     join = state.join
     if state.token is not None and state.stamp is not None:
         join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.last_announced_round))
-    return replace(state, phase=Phase.JOINING, last_sent=now), (Transmit(join),)
+    return state.evolve(phase=Phase.JOINING, last_sent=now), (Transmit(join),)
 
 
 def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
@@ -69,8 +69,7 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     if problem is not None:
         return failed(state, problem)
     before = state.stamp
-    state = replace(
-        state,
+    state = state.evolve(
         phase=Phase.ACTIVE,
         join=_with_site(state.join, welcome),
         specification=welcome.specification,

@@ -1,7 +1,6 @@
 """Whether the coordinator is there: broken streams, attempts to reconnect, and the end of every wait."""
 
 import math
-from dataclasses import replace
 
 from cospan.client.session.machine import idle_check
 from cospan.client.session.machine.backoff import LONGEST_SECONDS, pause_seconds
@@ -39,7 +38,7 @@ _DOUBTS = 2
 
 def progressed(state: SessionState, now: float) -> SessionState:
     """The state after progress: the progress timeout begins again."""
-    return replace(state, lost_since=now, open_since=now, has_progressed=True, drained_at=None, attempts=0)
+    return state.evolve(lost_since=now, open_since=now, has_progressed=True, drained_at=None, attempts=0)
 
 
 def closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionState:
@@ -49,7 +48,7 @@ def closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionS
     side ended because it `wanted` to, costs none of it; one that broke soon counts as no session.
     """
     if state.phase is not Phase.ACTIVE:
-        return replace(state, phase=Phase.OFFLINE, hearing=Silence())
+        return state.evolve(phase=Phase.OFFLINE, hearing=Silence())
     # A coordinator that left a question unanswered was gone before the stream broke.
     until = state.hearing.heard_at if state.hearing.unanswered else now
     held = until - state.open_since
@@ -57,7 +56,7 @@ def closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionS
     lost_since = until if state.has_progressed else state.lost_since
     if not state.has_progressed and (wanted or held >= session_timeout):
         lost_since += held
-    return replace(state, phase=Phase.OFFLINE, lost_since=lost_since, hearing=Silence())
+    return state.evolve(phase=Phase.OFFLINE, lost_since=lost_since, hearing=Silence())
 
 
 def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
@@ -65,13 +64,13 @@ def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
     error = event.error
     if isinstance(error, RunFinishedError) and state.specification is not None:
         end = Conclude(str(error), state.basis, head_covariance=state.head_covariance)
-        return replace(state, phase=Phase.DONE), (end,)
+        return state.evolve(phase=Phase.DONE), (end,)
     state = closed(state, now)
     if isinstance(error, SessionUnknownError):
-        state = replace(state, token=None)
+        state = state.evolve(token=None)
         learns = state.learning is not None and not passes_on_early(state)
         if learns and not _is_exhausted(state, now):
-            return replace(state, phase=Phase.LAGGING, lagging_since=now), ()
+            return state.evolve(phase=Phase.LAGGING, lagging_since=now), ()
     elif isinstance(error, CertificateError) and state.specification is None and state.attempts >= _DOUBTS:
         return failed(state, error)  # after the welcome, a renewal on disk may cure it
     elif isinstance(error, RemoteError) and not error.retryable:
@@ -113,7 +112,7 @@ def _try_again(state: SessionState, error: CospanError, pause: float, now: float
         return failed(state, _given_up(state, error))
     pause = max(pause, state.resume_at - now)
     again = Inquire(pause) if state.join is None else Connect(pause)
-    return replace(state, phase=Phase.OFFLINE, attempts=state.attempts + 1), (again,)
+    return state.evolve(phase=Phase.OFFLINE, attempts=state.attempts + 1), (again,)
 
 
 def _is_exhausted(state: SessionState, now: float) -> bool:
@@ -141,7 +140,7 @@ def on_tick(state: SessionState, now: float) -> Outcome:
     state, questions = _asked(state, now)
     if now - state.last_sent < session_timeout / _HEARTBEATS_PER_TIMEOUT:
         return state, questions
-    return replace(state, last_sent=now), (Transmit(Heartbeat()), *questions)
+    return state.evolve(last_sent=now), (Transmit(Heartbeat()), *questions)
 
 
 def _times(state: SessionState) -> idle_check.IdleCheckTimes:
@@ -155,7 +154,7 @@ def _times(state: SessionState) -> idle_check.IdleCheckTimes:
 
 def heard(state: SessionState, now: float) -> SessionState:
     """The state after a message of the coordinator."""
-    return replace(state, hearing=idle_check.heard(state.hearing, _times(state), now))
+    return state.evolve(hearing=idle_check.heard(state.hearing, _times(state), now))
 
 
 def _asked(state: SessionState, now: float) -> Outcome:
@@ -163,7 +162,7 @@ def _asked(state: SessionState, now: float) -> Outcome:
     if not idle_check.is_due(state.hearing, now):
         return state, ()
     asked = idle_check.asked(state.hearing, _times(state), now, excused_until=state.resume_at)
-    return replace(state, hearing=asked), (Ask(asked.answer_by - now),)
+    return state.evolve(hearing=asked), (Ask(asked.answer_by - now),)
 
 
 def on_question(state: SessionState, event: Answered | Unanswered, now: float) -> Outcome:
@@ -181,8 +180,8 @@ def on_question(state: SessionState, event: Answered | Unanswered, now: float) -
     runs = stamp is not None and same_run and stamp.incarnation == state.stamp.incarnation
     # Only a coordinator that runs can refuse a question as one too many.
     if runs or (isinstance(event, Unanswered) and isinstance(event.error, RemoteError) and event.error.retryable):
-        return replace(state, hearing=idle_check.answered(state.hearing, times, now)), ()
-    state = replace(state, hearing=idle_check.unanswered(state.hearing, times, now, excused_until=state.resume_at))
+        return state.evolve(hearing=idle_check.answered(state.hearing, times, now)), ()
+    state = state.evolve(hearing=idle_check.unanswered(state.hearing, times, now, excused_until=state.resume_at))
     if idle_check.is_too_long(state.hearing, times, now, excused_until=state.resume_at):
         return failed(state, _silent(state, now))
     return state, ()

@@ -1,7 +1,5 @@
 """What a process does with a round: it sends the gradient that it has kept, or learns."""
 
-from dataclasses import replace
-
 from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
 from cospan.client.session.machine.reconnecting import progressed
 from cospan.client.session.machine.secure_sums import masked_turn, passes_on_early, with_kept
@@ -18,8 +16,7 @@ def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
     kept = tuple(each for each in state.kept if each.upload.round >= stamp.durable_round)
     if state.stamp is not None and stamp.durable_round > state.stamp.durable_round:
         state = progressed(state, now)
-    state = replace(
-        state,
+    state = state.evolve(
         stamp=stamp,
         last_announced_round=max(state.last_announced_round, stamp.round),
         basis=message.basis,
@@ -42,13 +39,13 @@ def take_part(state: SessionState, now: float) -> Outcome:
         if turn_of_sum is not None:
             return turn_of_sum
     elif kept is not None:
-        return replace(state, last_sent=now), (Transmit(kept.upload),)
+        return state.evolve(last_sent=now), (Transmit(kept.upload),)
     if state.learning is not None and not passes_on_early(state):
         return state, ()
     number, basis = state.stamp.round, state.basis
     turn = state.learnt_at and turn_between(state.specification, *state.learnt_at, state.stamp)
     at = basis, state.head_covariance
-    state = replace(state, learning=number, learning_at=at, learnt_at=(state.stamp, basis))
+    state = state.evolve(learning=number, learning_at=at, learnt_at=(state.stamp, basis))
     return state, (Learn(number, basis, turn, state.head_covariance),)
 
 
@@ -70,11 +67,11 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     if state.learning_at is None or state.learning != upload.round:
         raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which was not asked for")
     kept = (*state.kept, KeptGradient(upload, *state.learning_at))[-most_kept(state) :]
-    state = with_kept(replace(state, learning=None, learning_at=None), kept)
+    state = with_kept(state.evolve(learning=None, learning_at=None), kept)
     if state.phase is Phase.LAGGING:
         # The time for its own round was no wait for the coordinator.
         lost_since = state.lost_since + (now - state.lagging_since)
-        return replace(state, phase=Phase.OFFLINE, lost_since=lost_since), (Connect(0.0),)
+        return state.evolve(phase=Phase.OFFLINE, lost_since=lost_since), (Connect(0.0),)
     if state.phase is not Phase.ACTIVE or state.stamp is None:
         return state, ()
     late: tuple[Command, ...] = ()
@@ -84,7 +81,7 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
             return state, ()
     elif upload.round < state.stamp.round and state.is_open and not _has_secure_sums(state):
         # It may still count under a policy that allows stale gradients; the coordinator decides.
-        state, late = replace(state, kept=kept[:-1], last_sent=now), (Transmit(upload),)
+        state, late = state.evolve(kept=kept[:-1], last_sent=now), (Transmit(upload),)
     state, commands = take_part(state, now)
     return state, (*late, *commands)
 

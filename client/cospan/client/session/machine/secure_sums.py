@@ -37,23 +37,23 @@ def on_members(state: SessionState, members: SumMembers) -> Outcome:
 
 def with_agreed(state: SessionState, event: Agreed) -> SessionState:
     """The state after the members of an epoch were found in order."""
-    return replace(state, agreed=event.epoch_id)
+    return state.evolve(agreed=event.epoch_id)
 
 
 def with_counted(state: SessionState) -> SessionState:
     """The state after a vector was counted."""
-    return replace(state, counting=False, counted=True)
+    return state.evolve(counting=False, counted=True)
 
 
 def on_unsummed(state: SessionState, number: int, now: float) -> Outcome:
     """Declines a round of which no sum can come, where the coordinator may still wait for it."""
     if state.learning != number:
         return state, ()
-    state = replace(state, learning=None, learning_at=None)
+    state = state.evolve(learning=None, learning_at=None)
     awaited = state.phase is Phase.ACTIVE and state.is_open and bool(state.epoch_id)
     if not awaited or state.stamp is None or state.stamp.round != number:
         return state, ()
-    return replace(state, last_sent=now), (Transmit(RoundDeclined(number)),)
+    return state.evolve(last_sent=now), (Transmit(RoundDeclined(number)),)
 
 
 def with_kept(state: SessionState, kept: tuple[KeptGradient, ...]) -> SessionState:
@@ -62,8 +62,8 @@ def with_kept(state: SessionState, kept: tuple[KeptGradient, ...]) -> SessionSta
     vector = newest.contribution
     if isinstance(vector, MaskedVector):
         kept = (*kept[:-1], replace(kept[-1], epoch_id=vector.epoch_id))
-        return replace(state, kept=kept, masked_until=max(state.masked_until, newest.round + 1))
-    return replace(state, kept=kept)
+        return state.evolve(kept=kept, masked_until=max(state.masked_until, newest.round + 1))
+    return state.evolve(kept=kept)
 
 
 def passes_on_early(state: SessionState) -> bool:
@@ -84,17 +84,17 @@ def masked_turn(state: SessionState, kept: KeptGradient | None, now: float) -> O
     if state.phase is not Phase.ACTIVE or not state.epoch_id or state.epoch_id != state.agreed:
         return state, ()  # not a member, or its members are just being checked
     if kept is not None and kept.epoch_id == state.epoch_id:
-        return replace(state, last_sent=now), (_masked(kept),)
+        return state.evolve(last_sent=now), (_masked(kept),)
     if number < state.masked_until:
-        return replace(state, last_sent=now), (Transmit(RoundDeclined(number)),)
+        return state.evolve(last_sent=now), (Transmit(RoundDeclined(number)),)
     if kept is None:
         return None
     assert not kept.epoch_id, "what was masked is of a round below masked_until"
     if state.specification is not None and state.specification.is_private and not state.counted:
-        return replace(state, counting=True), (() if state.counting else (Count(),))
+        return state.evolve(counting=True), (() if state.counting else (Count(),))
     masked = replace(kept, epoch_id=state.epoch_id)
     after = tuple(masked if each is kept else each for each in state.kept)
-    sent = replace(state, last_sent=now, kept=after, masked_until=number + 1, counted=False)
+    sent = state.evolve(last_sent=now, kept=after, masked_until=number + 1, counted=False)
     return sent, (_masked(masked),)
 
 

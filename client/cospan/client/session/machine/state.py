@@ -1,7 +1,7 @@
 """What an agent process knows of its run: plain frozen values, written only by `step`."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cospan.client.session.machine.events import Command, Fail
 from cospan.client.session.machine.idle_check import Silence
 from cospan.client.session.run_checks import Demands
+from cospan.core.evolving import Evolving
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import rounds_ahead
@@ -59,8 +60,8 @@ def _are_equal(one: Float[np.ndarray, "r r"] | None, other: Float[np.ndarray, "r
     return one is other or np.array_equal(one, other)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SessionState:
+@dataclass(frozen=True, eq=False)
+class SessionState(Evolving):
     """What an agent process knows of its run.
 
     Attributes:
@@ -171,7 +172,7 @@ Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 def failed(state: SessionState, error: CospanError) -> Outcome:
     """The session is over, and not in order."""
-    return replace(state, phase=Phase.FAILED), (Fail(error),)
+    return state.evolve(phase=Phase.FAILED), (Fail(error),)
 
 
 def most_kept(state: SessionState) -> int:
