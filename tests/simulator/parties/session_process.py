@@ -140,7 +140,7 @@ class SessionProcess(Process):
 
     @property
     def _is_learning(self) -> bool:
-        """Whether a round has to end first; not one that a relay of secure sums has passed on, which may be void."""
+        """Whether a round has to end first; not one that a relay of secure sums has passed on: it may be void."""
         spec = self.state.specification
         passes_on = self.state.passes_on and spec is not None and bool(spec.secure_sums)
         return self.state.learning is not None and not passes_on
