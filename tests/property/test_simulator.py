@@ -176,7 +176,7 @@ def test_what_is_planted_is_found(
     planted: Callable[[pytest.MonkeyPatch], None], violation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted(monkeypatch)
-    found = next(result.violation for seed in range(60) if (result := play(plan_of(seed))).violation)
+    found = next(result.violation for seed in range(120) if (result := play(plan_of(seed))).violation)
     assert any(part in found for part in violation.split("|")), found
 
 
