@@ -417,6 +417,24 @@ def test_agents_that_join_a_relay_one_after_another_void_no_round() -> None:
     assert play(plan).violation == ""
 
 
+def test_a_cohort_that_is_too_small_after_a_jump_of_the_clock() -> None:
+    """Its sessions have the shorter limit of silence from then on, and the next tick drops them."""
+    plan = Plan(
+        700104,
+        Settings(
+            processes=(3, 3, 2), min_cohort=3, rounds=15, gathers=False, network_seconds=0.001, disk_seconds=0.001
+        ),
+        (
+            Fault(0.543, Kind.HALF_OPEN, 96, 0.96),
+            Fault(0.849, Kind.COORDINATOR_CLOCK, 90, 0.648),
+            Fault(0.867, Kind.DISK_FULL, 34, 0.319),
+            Fault(2.074, Kind.COORDINATOR_CLOCK, 4, 0.256),
+            Fault(3.482, Kind.COORDINATOR_CLOCK, 17, 0.852),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
 def test_the_book_of_a_new_run_is_empty() -> None:
     """A lost store is another run: what was promised of the first one does not bind it."""
     plan = Plan(1, Settings(), (Fault(5.0, Kind.STORE_LOST, 0, 0.0),))
