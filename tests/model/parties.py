@@ -278,7 +278,7 @@ class Parties:
             assert agents.isdisjoint(agent for agent, _ in counted), "no agent counts twice in a round"
             counted |= {(agent, of) for agent in agents}
         assert not any(pairs & counted for pairs in rounds), "a gradient counts in two rounds"
-        result = toy.computed(command)
+        result = toy.computed(command, self.specification)
         self.symbols.name(result.move.basis, ("basis", (*rounds, frozenset(counted))))
         return result
 

@@ -176,7 +176,7 @@ def test_what_is_planted_is_found(
     planted: Callable[[pytest.MonkeyPatch], None], violation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted(monkeypatch)
-    found = next(result.violation for seed in range(60) if (result := play(plan_of(seed))).violation)
+    found = next(result.violation for seed in range(120) if (result := play(plan_of(seed))).violation)
     assert any(part in found for part in violation.split("|")), found
 
 
@@ -413,6 +413,24 @@ def test_agents_that_join_a_relay_one_after_another_void_no_round() -> None:
         819,
         Settings(min_cohort=2, relayed=3, inflight_rounds=4, gathers=False, learn_seconds=0.1, disk_seconds=0.05),
         (Fault(14.887, Kind.REPLAY_LOST, 99, 0.133), Fault(19.03, Kind.AGENT_ADDED, 49, 0.414)),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_cohort_that_is_too_small_after_a_jump_of_the_clock() -> None:
+    """Its sessions have the shorter limit of silence from then on, and the next tick drops them."""
+    plan = Plan(
+        700104,
+        Settings(
+            processes=(3, 3, 2), min_cohort=3, rounds=15, gathers=False, network_seconds=0.001, disk_seconds=0.001
+        ),
+        (
+            Fault(0.543, Kind.HALF_OPEN, 96, 0.96),
+            Fault(0.849, Kind.COORDINATOR_CLOCK, 90, 0.648),
+            Fault(0.867, Kind.DISK_FULL, 34, 0.319),
+            Fault(2.074, Kind.COORDINATOR_CLOCK, 4, 0.256),
+            Fault(3.482, Kind.COORDINATOR_CLOCK, 17, 0.852),
+        ),
     )
     assert play(plan).violation == ""
 

@@ -232,7 +232,7 @@ def _join_lost(world: "World", fault: Fault) -> bool:
 def _replay_lost(world: "World", fault: Fault) -> bool:
     """The coordinator is killed; an agent of a new name joins; then those of the replay are replaced by others.
 
-    Or nobody joins, and the others come only when the replay has lost all its agents.
+    Or no agent joins, and the others come only when the replay has lost all its agents.
     """
     if world.coordinator is None or world.coordinator.commands_left is not None or world.on_replay is not None:
         return False

@@ -84,6 +84,8 @@ class TimeLimits:
             if self.quorum_after is not None:
                 self.pace.note(self.quorum_after)
             self._open(now)
+        if any(isinstance(each, events.Note) and each.kind == "cohort-small" for each in commands):
+            self.opened = now  # the limit of a session is shorter from now on: the next tick drops those beyond it
         if isinstance(event, events.Tick) and self.opened < now:
             self.kept_time(state, now)
             due = next_deadline(state)

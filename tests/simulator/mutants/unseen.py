@@ -68,7 +68,6 @@ _EQUIVALENT = (
     ("_on_welcomed: bound stamp.round > 0", "a relay waits for its fleet without a limit"),
     ("_on_finished: ", "a relay waits for its fleet without a limit"),
 )
-_NO_SECURE_RELAY = "no relay here has secure sums"
 _ABSENT = (
     (
         "next_deadline: always state.phase is RunPhase.WAITING",
@@ -137,21 +136,6 @@ _ABSENT = (
     ("_on_opened: never not fleet.members.sessions", "with its last agent a relay ends its session here"),
     ("_on_gradient: never event.token in state.unwelcomed", "no agent here sends before its welcome"),
     ("relay.machine: _on_gradient: without state.fleet.phase", "no agent here sends before a round is open"),
-    ("step: without after.fleet.phase is state.fleet.phase", _NO_SECURE_RELAY),
-    ("passes_on_early", _NO_SECURE_RELAY),
-    ("on_unsummed", _NO_SECURE_RELAY),
-    ("with_kept", _NO_SECURE_RELAY),
-    ("relay.machine: _on_opened: without is_open_already", _NO_SECURE_RELAY),
-    ("relay.machine: _on_opened: without event.epoch", _NO_SECURE_RELAY),
-    ("relay.machine: _on_opened: never event.epoch", _NO_SECURE_RELAY),
-    ("relay.machine: _is_confirmed: without offer", _NO_SECURE_RELAY),
-    ("relay.machine: _update_hosting: never state.specification.secure_sums", _NO_SECURE_RELAY),
-    ("DeclineUp", _NO_SECURE_RELAY),
-    ("HostAgents", _NO_SECURE_RELAY),
-    ("_is_confirmed: without all(", _NO_SECURE_RELAY),
-    ("_is_same_basis", _NO_SECURE_RELAY),
-    ("_update_members", _NO_SECURE_RELAY),
-    ("_with_stamps: always token not in", _NO_SECURE_RELAY),
 )
 _TEXT = (
     ("restored_state: bound saved.round > 0", "a note for people"),

@@ -107,5 +107,8 @@ class Connection:
             if self._open[end]:
                 self._ends[end].received(self, message)
 
-        if self._open[end]:
-            self._processes[end].do(take)
+        receiver = self._processes[end]
+        if not receiver.alive and not receiver.host_lost:
+            self.break_off(1 - end)  # its operating system resets it
+        elif self._open[end]:
+            receiver.do(take)

@@ -129,7 +129,7 @@ class SessionProcess(Process):
             self._is_stepping = False
 
     def _take(self, event: session.Event) -> None:
-        now, was_learning = self.clock(), self.state.learning is not None
+        now, was_learning = self.clock(), self._is_learning
         self.state, commands = session.step(self.state, event, now)
         self.state.check()
         self._waits.stepped(event, self.state, commands, now, was_learning=was_learning)
@@ -137,6 +137,13 @@ class SessionProcess(Process):
         if isinstance(event, session.Received):
             self.took(event.message)
         self._execute_all(commands)
+
+    @property
+    def _is_learning(self) -> bool:
+        """Whether a round has to end first; not one that a relay of secure sums has passed on: it may be void."""
+        spec = self.state.specification
+        passes_on = self.state.passes_on and spec is not None and bool(spec.secure_sums)
+        return self.state.learning is not None and not passes_on
 
     def _execute_all(self, commands: tuple[session.Command, ...]) -> None:
         for command in commands:
