@@ -20,6 +20,7 @@ from typing import Any
 
 import beartype
 import beartype.door
+import beartype.roar
 import jaxtyping
 import numpy as np
 
@@ -201,7 +202,11 @@ class _Signature:
     def _check(self, values: dict[str, list[Any]]) -> None:
         for name, hint in self._hints.items():
             for value in values.get(name, ()):
-                beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
+                try:
+                    beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
+                except beartype.roar.BeartypeDoorHintViolation as violation:
+                    where = f"{self._function.__qualname__}, {name}"
+                    raise jaxtyping.TypeCheckError(f"typechecking {where}: {violation}") from violation
 
 
 def _hints_of(function: Any) -> dict[str, Any] | None:
