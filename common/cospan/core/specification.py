@@ -86,7 +86,7 @@ class RunSpecification(RunFields):
         if self.improve <= 0:
             unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
         if not self.secure_sums:
-            unused["min_cohort"] = "say secure_sums"
+            unused["min_cohort"] = "set secure_sums (--secure-sums)"
         if self.dp_epsilon == 0.0:
             unused |= dict.fromkeys(OF_PRIVACY[1:], "say dp_epsilon")
         told = ("min_cohort",) if self._lacks_cohort else ()

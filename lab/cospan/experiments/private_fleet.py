@@ -17,7 +17,7 @@ from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import practical
 from cospan.core.privacy.clipping import Bounds
 from cospan.core.privacy.mechanism import Mechanism
-from cospan.core.privacy.repair import repaired
+from cospan.core.privacy.repair import limited, repaired
 from cospan.core.privacy.word_source import SeededWords, WordSource
 from cospan.core.secure_sums.fixed_point import decode
 from cospan.core.secure_sums.layout import layout_of
@@ -108,6 +108,8 @@ class PosteriorFleet:
             self.step_memory,
             head_covariance=self.head_covariance,
         )
+        if self.privacy is not None:
+            move = limited(move, self._mechanism(self.privacy).deviations_of_sum(spec.agents), spec.agents)
         assert move.head_covariance is not None
         return replace(
             self,
@@ -124,10 +126,14 @@ class PosteriorFleet:
         method, agents = self.specification.method, self.specification.agents
         if self.privacy is None:
             return contribution_of(outcome, method, self.round)
-        layout = layout_of(self.specification, self.round)
-        mechanism = Mechanism(layout, method, self.privacy.bounds, self.privacy.multiplier, agents)
+        mechanism = self._mechanism(self.privacy)
         sent = mechanism.sent(self.uploads(outcome), self.privacy.source)
-        return repaired(decode(sent, layout), method, mechanism.deviations_of_sum(agents))
+        return repaired(decode(sent, mechanism.layout), method, mechanism.deviations_of_sum(agents))
+
+    def _mechanism(self, privacy: Privacy) -> Mechanism:
+        """Of this round; all agents are honest."""
+        spec = self.specification
+        return Mechanism(layout_of(spec, self.round), spec.method, privacy.bounds, privacy.multiplier, spec.agents)
 
     def uploads(self, outcome: RoundOutcome) -> list[Contribution]:
         """What each agent would send; an outcome of all has the sum of the gradients alone."""

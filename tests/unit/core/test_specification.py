@@ -407,7 +407,7 @@ def test_a_run_has_secure_sums() -> None:
         ({"participation": Participation.QUORUM, "quorum": 2.0}, "the masks cancel only in the sum of all members"),
         ({"agents": 2}, "agents is 2 and min_cohort is 3; of fewer processes than min_cohort"),
         ({"min_cohort": 1}, "min_cohort is 1; it must be 2 to agents = 3"),
-        ({"secure_sums": False}, "min_cohort is 3; it must be 0, or say secure_sums"),
+        ({"secure_sums": False}, "min_cohort is 3; it must be 0, or set secure_sums (--secure-sums)"),
     ],
 )
 def test_what_a_run_with_secure_sums_cannot_have(changes: dict[str, Any], problem: str) -> None:

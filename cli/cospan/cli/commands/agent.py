@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.output.exit_codes import INTERRUPTED
-from cospan.cli.output.log_lines import log_errors_to_stderr
+from cospan.cli.output.log_lines import log_errors_to_stderr, log_members_to_stderr
 from cospan.cli.processes.this_process import (
     KEPT_BY_AN_AGENT,
     JsonLines,
@@ -95,6 +95,8 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     """
     collect_from_now_on()
     log_errors_to_stderr()
+    if not chosen.follow_stdin:
+        log_members_to_stderr()
     lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
     raise_file_limit()
     agent: Agent | AgentGroup | None = None

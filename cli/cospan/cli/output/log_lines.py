@@ -60,8 +60,8 @@ class JsonFormatter(logging.Formatter):
 class _ErrorHandler(logging.Handler):
     """Errors on whatever standard error is at the time; the noise of asyncio and gRPC goes to the log alone."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+    def __init__(self, level: int = logging.ERROR) -> None:
+        super().__init__(level)
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         self.addFilter(lambda record: not record.name.startswith(("asyncio", "grpc")))
         self.addFilter(OnceASecond())
@@ -103,6 +103,16 @@ def log_errors_to_stderr() -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, _ErrorHandler) for handler in root.handlers):
         root.addHandler(_ErrorHandler())
+
+
+def log_members_to_stderr() -> None:
+    """Also the warnings of secure sums: an agent's operator has to see who leaves a sum.
+
+    A coordinator that drops an agent for a round learns its upload from the difference of two sums.
+    """
+    logger = logging.getLogger("cospan.client.session.masking")
+    if not logger.handlers:
+        logger.addHandler(_ErrorHandler(logging.WARNING))
 
 
 def log_to_file(path: Path) -> logging.Handler:

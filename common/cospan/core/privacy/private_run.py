@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.privacy.accounting import epsilon_of_vectors
 from cospan.core.privacy.clipping import Bounds
 from cospan.core.privacy.mechanism import Mechanism
-from cospan.core.privacy.repair import repaired
+from cospan.core.privacy.repair import limited, repaired
 from cospan.core.privacy.word_source import WordSource
 from cospan.core.secure_sums.fixed_point import Encoded, encode
 from cospan.core.secure_sums.layout import layout_of
@@ -82,6 +82,14 @@ def read_sum(summed: Contribution, specification: RunSpecification, round_number
         return found
     weight = min(float(found.pooled[-1]), found.weight)
     return replace(found, pooled=np.append(found.pooled[:-1], weight))
+
+
+def move_of(move: BasisMove, agents: float, specification: RunSpecification, round_number: int) -> BasisMove:
+    """What a noisy sum over n agents does to basis and head covariance: limited, with differential privacy."""
+    if not specification.is_private:
+        return move
+    deviations = mechanism_of(specification, round_number, int(agents)).deviations_of_sum(int(agents))
+    return limited(move, deviations, agents)
 
 
 @dataclass(frozen=True, slots=True)

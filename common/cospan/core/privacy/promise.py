@@ -58,7 +58,7 @@ def _excluded(run: RunFields) -> list[str]:
     if not run.secure_sums:
         found.append(
             f"{why}; differential privacy needs secure sums, without which the coordinator sees each upload with "
-            "the little noise that its agent adds: say secure_sums"
+            "the little noise that its agent adds: set secure_sums (--secure-sums), or leave out --dp"
         )
     if not run.rounds:
         found.append(f"{why} and rounds is 0; a budget is for a number of rounds, so say how many there are")
@@ -70,6 +70,6 @@ def _excluded(run: RunFields) -> list[str]:
     if method.head_update is not HeadUpdate.POSTERIOR:
         found.append(
             f"{why}; differential privacy is for the preset practical, and this run has "
-            f"{method.head_update.value} head updates"
+            f"{method.head_update.value} head updates: take --preset practical, or leave out --dp"
         )
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.aggregation.fallback import FallbackMove, sound_move
-from cospan.core.privacy.private_run import read_sum
+from cospan.core.privacy.private_run import move_of, read_sum
 from cospan.core.secure_sums.fixed_point import added, decode, sum_problem
 from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import RunSpecification
@@ -80,7 +80,7 @@ def _of_sum(command: ComputeBasis, specification: RunSpecification, stays: Basis
         return BasisComputed(command.round, stays, void_cause=f"the sum gives no basis: {failure}")
     if sound.left_out:
         return BasisComputed(command.round, stays, void_cause=f"the sum gives no basis: {sound.problem}")
-    return BasisComputed(command.round, sound.move)
+    return BasisComputed(command.round, move_of(sound.move, summed.weight, specification, command.round))
 
 
 def sum_of_vectors(command: ComputeBasis, specification: RunSpecification) -> Contribution:

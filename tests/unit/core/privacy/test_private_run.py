@@ -48,9 +48,9 @@ def test_two_vectors_of_one_contribution_differ_and_one_source_gives_the_same() 
 
 @pytest.mark.parametrize("agents", [5, 8])
 def test_the_sum_that_the_coordinator_reads_has_the_promised_deviation(agents: int) -> None:
-    """z c_j √(n/h) of every number, over 400 sums of agents that send zeros; the seed is fixed."""
+    """z c_j √(n/h) of every number, over 150 sums of agents that send zeros; the seed is fixed."""
     spec, sums = private(agents=agents), []
-    for number in range(400):
+    for number in range(150):
         words = [vector_of(contribution(), spec, 0, agents, seeded(str(k), number)).words for k in range(agents)]
         sums.append(decode(added(words), layout_of(spec, 0)))
     size = spec.dp_noise_multiplier * np.sqrt(agents / sharers_of(agents))

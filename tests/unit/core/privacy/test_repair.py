@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.aggregation.basis_update import BasisMove, Contribution, next_basis
 from cospan.core.aggregation.evidence_step import packed, unpacked
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import compact, full_history, practical
 from cospan.core.privacy.clipping import Bounds
-from cospan.core.privacy.repair import repaired
+from cospan.core.privacy.repair import limited, repaired
 
 D, R = 6, 2
 SIGMA = Bounds(gradient=0.1, moment=0.3, pooled=0.5, influence=0.2)
@@ -61,3 +61,19 @@ def test_second_moments_are_positive() -> None:
 
 def test_a_round_that_pools_nothing() -> None:
     assert repaired(noisy(), practical(10), SIGMA).pooled is None
+
+
+def test_a_head_covariance_beyond_the_noise_is_limited_and_another_is_the_same_object() -> None:
+    """σ of the mean gradient is 0.1 / (30 · 0.5), so the largest eigenvalue is 10 · 150."""
+    basis = random_basis(D, R, np.random.default_rng(1))
+    turned = np.array([[0.6, -0.8], [0.8, 0.6]])
+    large = turned @ np.diag([1e9, 3.0]) @ turned.T
+    move = BasisMove(basis, basis, np.array([1.0, 1.0, 0.5]), head_covariance=large)
+    found = limited(move, SIGMA, 30.0).head_covariance
+    assert found is not None
+    assert np.array_equal(found, found.T)
+    np.testing.assert_allclose(np.linalg.eigvalsh(found), [3.0, 1500.0], rtol=1e-6)
+    small = BasisMove(basis, basis, np.array([1.0, 1.0, 0.5]), head_covariance=np.eye(R))
+    assert limited(small, SIGMA, 30.0) is small
+    without = BasisMove(basis, basis)
+    assert limited(without, SIGMA, 30.0) is without

@@ -92,3 +92,15 @@ def test_one_run_for_each_size_and_seed() -> None:
     made = [(task.agents, task.seed) for task in privacy.tasks(plan)]
     assert made == [(agents, seed) for agents in plan.settings for seed in plan.seeds]
     assert {task.rounds for task in privacy.tasks(plan)} == {plan.rounds}
+
+
+def test_many_rounds_of_noise_do_not_let_the_head_covariance_grow() -> None:
+    """Noise that drowns everything: without the bound W is 1e24 after 60 rounds, and 1e60 after 150."""
+    fleet = replace(TASK, rounds=60, steps_per_round=10, epsilons=(8.0,)).fleets(DIM, RANK)[name_of(8.0)]
+    sizes = []
+    for number in range(60):
+        rng = np.random.default_rng(number)
+        features, rewards = rng.standard_normal((AGENTS, 11, DIM)), rng.standard_normal((AGENTS, 10))
+        fleet = fleet.learning_from(Trajectory(features, rewards))
+        sizes.append(float(np.linalg.eigvalsh(fleet.head_covariance)[-1]))
+    assert max(sizes) < 100.0
