@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.output.exit_codes import INTERRUPTED
-from cospan.cli.output.log_lines import log_errors_to_stderr, log_members_to_stderr
+from cospan.cli.output.log_lines import log_errors_to_stderr, log_warnings_to_stderr
 from cospan.cli.processes.this_process import (
     KEPT_BY_AN_AGENT,
     JsonLines,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from cospan.cli.feeds.opening import FeedOptions
     from cospan.client.group import AgentGroup  # which takes time to import, and few agents need
 
+_MEMBERS = "cospan.client.session.masking"
+"""Warns of who leaves a secure sum: the sums before and after differ by the upload of that agent."""
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 _PARENT_GONE_SECONDS = 1.0
@@ -96,7 +98,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     collect_from_now_on()
     log_errors_to_stderr()
     if not chosen.follow_stdin:
-        log_members_to_stderr()
+        log_warnings_to_stderr(_MEMBERS)
     lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
     raise_file_limit()
     agent: Agent | AgentGroup | None = None

@@ -105,13 +105,10 @@ def log_errors_to_stderr() -> None:
         root.addHandler(_ErrorHandler())
 
 
-def log_members_to_stderr() -> None:
-    """Also the warnings of secure sums: an agent's operator has to see who leaves a sum.
-
-    A coordinator that drops an agent for a round learns its upload from the difference of two sums.
-    """
-    logger = logging.getLogger("cospan.client.session.masking")
-    if not logger.handlers:
+def log_warnings_to_stderr(name: str) -> None:
+    """Also the warnings of one logger, on standard error."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(handler, _ErrorHandler) for handler in logger.handlers):
         logger.addHandler(_ErrorHandler(logging.WARNING))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cospan.cli.output.log_lines import JsonFormatter, OnceASecond, log_members_to_stderr
+from cospan.cli.output.log_lines import JsonFormatter, OnceASecond, log_warnings_to_stderr
 from cospan.server.net.log_throttle import LogThrottle
 
 
@@ -30,17 +30,12 @@ def test_what_names_different_agents_is_not_held_back() -> None:
     assert all(limit.filter(record("cospan", "joined", level=logging.INFO)) for _ in range(9))
 
 
-def test_changed_members_of_a_secure_sum_are_shown_and_other_warnings_are_not(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    logger = logging.getLogger("cospan.client.session.masking")
-    log_members_to_stderr()
-    log_members_to_stderr()
-    try:
-        logger.warning("round 3: the sum is over 4 processes from now on: site-7 left")
-        logging.getLogger("cospan.client").warning("of no interest")
-        shown = capsys.readouterr().err
-        assert shown.count("site-7 left") == 1
-        assert "of no interest" not in shown
-    finally:
-        logger.handlers.clear()
+def test_warnings_of_one_logger_are_shown_once_and_others_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("test_log_lines.members")
+    log_warnings_to_stderr(logger.name)
+    log_warnings_to_stderr(logger.name)
+    logger.warning("round 3: the sum is over 4 processes from now on: site-7 left")
+    logging.getLogger("test_log_lines").warning("of no interest")
+    shown = capsys.readouterr().err
+    assert shown.count("site-7 left") == 1
+    assert "of no interest" not in shown
