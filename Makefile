@@ -56,8 +56,9 @@ helm-test: $(VENV)/ready-helm  ## Check the Helm chart: lint, rendered files, sc
 	@if .ci/ensure-helm > /dev/null; then $(BIN)/python -m pytest -q tests/helm; else \
 	  echo "left out: the tests of the Helm chart, for Helm cannot be had; install it, then: make helm-test"; fi
 
-slurm-test: $(VENV)/ready  ## Kill nodes of a real Slurm of four nodes on this machine (root; slurmctld slurmd slurm-client munge; two minutes)
-	@$(BIN)/python -m pytest -q tests/slurm
+slurm-test: $(VENV)/ready  ## Kill nodes of a real Slurm of four nodes on this machine (root; Debian's packages of Slurm; two minutes)
+	@if .ci/ensure-slurm > /dev/null; then $(BIN)/python -m pytest -q tests/slurm; else \
+	  echo "left out: the tests of Slurm, for its programs cannot be had; install them, then: make slurm-test"; fi
 
 swarm-test: $(VENV)/ready-e2e  ## Kill and drain machines of a real Docker Swarm of three network namespaces (root; some minutes)
 	@if .ci/ensure-docker > /dev/null; then $(BIN)/python -m pytest -q tests/swarm; else \
