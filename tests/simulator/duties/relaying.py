@@ -7,6 +7,7 @@ import numpy as np
 from runs import SESSION_TIMEOUT
 
 from cospan.relay.events import Command, Event, HostAgents, RoundOpened, SumUp, Welcomed
+from cospan.relay.machine import next_deadline
 from cospan.relay.state import RelayState
 from cospan.server.machine import events
 from cospan.server.machine.state import OVER
@@ -69,6 +70,9 @@ class Relaying:
             assert all(counted.get(agent, 0) == self._counted[agent] for agent in state.fleet.members.hosts), (
                 "a relay says how often its agents have counted"
             )
+        if isinstance(event, events.Tick):
+            due = next_deadline(state)
+            assert due is None or due > now, "a tick of a relay leaves nothing that is due"
         if state.specification.secure_sums:
             self._sums.stepped(before, event, state, commands, now)
         elif state.fleet.phase not in OVER:

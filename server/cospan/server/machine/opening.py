@@ -84,9 +84,7 @@ def with_epoch(state: CoordinatorState, before: Epoch | None) -> CoordinatorStat
 
 
 def has_cohort(state: CoordinatorState) -> bool:
-    """Whether enough processes are connected for a sum; always without secure sums."""
-    if not state.specification.secure_sums:
-        return True
+    """Whether enough processes are connected for a sum; always without secure sums, whose `min_cohort` is 0."""
     sessions, offers = state.members.sessions, state.members.offers
     connected = sum(len(offer.members) for token, offer in offers.items() if is_connected(sessions[token]))
     return connected >= state.specification.min_cohort
@@ -131,7 +129,7 @@ def fleet_is_ready(state: CoordinatorState, now: float) -> bool:
     # Called at every join: cheap tests first, because most of the time the answer is no.
     agents = state.durability.replay_agents
     if not agents:
-        if state.history.started and state.specification.secure_sums:
+        if state.history.started:  # of a run of secure sums too few were left for one
             return has_cohort(state)
         enough = state.specification.agents
         there = len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough
