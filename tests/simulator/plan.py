@@ -62,8 +62,10 @@ class Kind(Enum):
     RELAY_DESERTED = "relay: all its agents leave, and the store is lost"
     RELAY_DECLINED = "relay: an agent leaves after its vector, and another declines"
     COPIED_BELOW = "relay: an older copy of the store opens its round again"
+    COHORT_LOST = "agent: lost while its run waits for its smallest cohort"
     KEY_CHANGED = "peer: comes back with another key"
     KEY_STOLEN = "peer: offers the key of another"
+    PART_LATE = "peer: sends the sum of some of its agents, and of all when the round is over"
     OUT_OF_TURN = "peer: declines, or sends, what it must not"
 
 
@@ -89,7 +91,7 @@ _SITUATION_SHARE = 0.3
 _SITUATIONS = {
     Kind.TAKEN_BACK: "relayed",
     Kind.RETURNS_LATE: "",
-    Kind.LATE_HANGS: "",
+    Kind.LATE_HANGS: "perhaps relayed",
     Kind.ONE_HANGS: "",
     Kind.AGENT_GROWS: "late secure",
     Kind.RELAY_DRAIN: "relayed",
@@ -99,15 +101,17 @@ _SITUATIONS = {
     Kind.RELAY_DESERTED: "relayed",
     Kind.RELAY_DECLINED: "relayed secure",
     Kind.COPIED_BELOW: "relayed secure",
+    Kind.COHORT_LOST: "secure whole",
     Kind.KEY_CHANGED: "secure",
     Kind.KEY_STOLEN: "secure",
-    Kind.OUT_OF_TURN: "",
+    Kind.OUT_OF_TURN: "perhaps secure",
     Kind.REPLAY_LOST: "",
-    Kind.ALL_HANG: "relayed",
-    Kind.PART: "quorum",
+    Kind.PART_LATE: "quorum",
 }
 """What the run has for them."""
-_ALSO_SINGLE = (Kind.REPLAY_LOST, Kind.ALL_HANG, Kind.PART)
+_ALSO_SINGLE = (Kind.REPLAY_LOST,)
+_RARELY_SO = (Kind.LATE_HANGS, Kind.LATE_HANGS, Kind.RELAY_REPEATS, Kind.PART_LATE)
+"""What they are for comes of few of them only."""
 _MOST_SITUATIONS = 3
 
 
@@ -204,20 +208,29 @@ def _with_situation(plan: Plan) -> Plan:
     rng = random.Random(f"situations {plan.seed}")
     if rng.random() >= _SITUATION_SHARE:
         return plan
-    kind = rng.choice(list(_SITUATIONS))
-    settings, needs = plan.settings, _SITUATIONS[kind]
+    kind = rng.choice([*_SITUATIONS, *_RARELY_SO])
+    settings, needs = plan.settings, _SITUATIONS[kind].split()
+    if "perhaps" in needs and rng.random() < 0.4:
+        needs = []
     relayed = "relayed" in needs
     if relayed or "quorum" in needs:
-        settings = _settings(rng, grouped=rng.random() < 0.7, relayed=relayed, share_of_quorums=0.0 if relayed else 1.0)
+        settings = _settings(
+            rng, grouped=rng.random() < 0.7, relayed=relayed, share_of_quorums=0.0 if relayed else 1.0
+        )
     # Of those that no setting is needed for, some take part with secure sums.
     if "secure" in needs or (not relayed and bool(settings.min_cohort)) or (relayed and rng.random() < 0.5):
         settings = _with_secure_sums(rng, replace(settings, relayed=settings.relayed if relayed else 0))
+    if "whole" in needs:
+        settings = replace(settings, min_cohort=len(settings.processes))
     late = _LONGEST_LATE_SECONDS / 2.0 if "late" in needs else plan.settings.late_seconds
     settings = replace(settings, rounds=plan.settings.rounds, late_seconds=late)
     count = 1 if kind is Kind.COPIED_BELOW else rng.randint(1, _MOST_SITUATIONS)
-    times = sorted(round(rng.uniform(0.4, 5.0), 3) for _ in range(count))
+    latest = 2.5 if kind in (Kind.LATE_HANGS, Kind.ONE_HANGS) else 5.0
+    times = sorted(round(rng.uniform(0.4, latest), 3) for _ in range(count))
     more = () if rng.random() < 0.7 else plan.faults
     own = [Fault(at, kind, rng.randrange(100), round(rng.random(), 3)) for at in times]
+    if kind is Kind.REPLAY_LOST:  # without an agent that joins: the others have this in part
+        own = [replace(each, whom=4 * (each.whom // 4), amount=each.amount / 2.0) for each in own]
     faults = (*own, *more, Fault(FAULT_SECONDS, Kind.REPEAT, 0, 0.0))  # until then nothing is healed
     return Plan(plan.seed, settings, tuple(sorted(faults, key=lambda fault: fault.at)))
 

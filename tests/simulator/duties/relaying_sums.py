@@ -71,7 +71,9 @@ class RelayingSums:
         named = frozenset(above.membership.members)
         taking = {token: each for token, each in fleet.members.offers.items() if named.issuperset(each.members)}
         is_whole = sum(len(each.members) for each in taking.values()) >= max(1, above.own)
-        assert is_whole != bool(current.void_cause), "a round is void at a relay where a member is gone, and only there"
+        assert is_whole != bool(current.void_cause), (
+            "a round is void at a relay where a member is gone, and only there"
+        )
         wanted = {agent for token in taking for agent in fleet.members.sessions[token].agent_ids}
         assert not is_whole or set(current.awaited) == wanted, "a relay awaits all its members"
 
@@ -117,7 +119,9 @@ class RelayingSums:
             return
         (joins,) = asked
         assert joins.offer is not None, "a relay joins with members"
-        assert (frozenset(joins.offer.members), joins.agent_ids) == (wanted, names), "a relay joins with its members"
+        assert (frozenset(joins.offer.members), joins.agent_ids) == (wanted, names), (
+            "a relay joins with its members"
+        )
         gathered = now - since >= gathers - ROUNDING_SECONDS
         assert fewer or complete or void or gathered, "a relay joins before others had time to come"
         self._members, self._changed_at = wanted, None

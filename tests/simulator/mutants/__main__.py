@@ -129,7 +129,7 @@ def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int | None) -> l
     """Plays mutants, prints what finds each and then the share, and returns those that no seed finds.
 
     Args:
-        numbers: of the mutants, places in `MUTANTS`. Those that are known to have no effect are counted, not played.
+        numbers: places in `MUTANTS`. Those that are known to have no effect are counted, and not played.
         seeds: how many there are to find them, from 0.
         most_plays: how many of those a generated mutant is played with that reach it; None for all.
     """
@@ -169,7 +169,9 @@ def main() -> int:
     """1 if a mutant survives that is not known to have no effect."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds there are to find them")
-    parser.add_argument("--plays", type=int, help="most seeds that a generated mutant is played with; all by default")
+    parser.add_argument(
+        "--plays", type=int, help="most seeds that a generated mutant is played with; all by default"
+    )
     parser.add_argument("--only", help="numbers of mutants, separated by commas; ranges as 3-17")
     options = parser.parse_args()
     return 1 if run_mutants(_numbers(options.only), options.seeds, options.plays) else 0

@@ -58,7 +58,7 @@ class RelayProcess(SessionProcess):
         self.repeats = 0
         """Openings of rounds at which it sends its sums again."""
         self.on_back: Callable[[], None] | None = None
-        """Called when a round opens that is before the one that it has opened."""
+        """Called once, when a round opens that is before the one that it has opened."""
         self._sums: deque[tuple[GradientUpload, bytes]] = deque(maxlen=_MOST_SUMS)
         """What it has sent, and at which basis."""
         self.loop: MachineLoop[RelayState, Event, Command] | None = None
@@ -237,7 +237,7 @@ class RelayProcess(SessionProcess):
         if isinstance(message, Welcome) and self.state.phase is session.Phase.ACTIVE:
             self._welcomed = frozenset(message.agent_ids)
             self._tell(Welcomed(message))
-        if isinstance(message, BasisUpdate | Welcome):
+        if isinstance(message, BasisUpdate) or (isinstance(message, Welcome) and message.started):
             self._repeat()
 
     def _repeat(self) -> None:
@@ -247,10 +247,14 @@ class RelayProcess(SessionProcess):
             return
         number, basis = state.stamp.round, state.basis.tobytes()
         self._sums = deque(
-            ((each, at) for each, at in self._sums if each.round < number or (each.round == number and at == basis)),
+            (
+                (each, at)
+                for each, at in self._sums
+                if each.round < number or (each.round == number and at == basis)
+            ),
             maxlen=_MOST_SUMS,
         )
-        if self.repeats and state.phase is session.Phase.ACTIVE and state.is_open and self.connection is not None:
+        if self.repeats and state.phase is session.Phase.ACTIVE and self.connection is not None:
             self.repeats -= 1
             for again, _ in self._sums:
                 if set(again.agent_ids) <= set(state.join.agent_ids):
@@ -262,8 +266,10 @@ class RelayProcess(SessionProcess):
         epoch = self._vectors.epoch if self._is_secure else None
         is_back = self.loop is not None and self.relay.fleet.round > command.round
         self._tell(RoundOpened(self.state.stamp, command.round, command.basis, command.head_covariance, epoch))
-        if is_back and self.on_back is not None:
-            self.on_back()
+        happens = self.on_back
+        if is_back and happens is not None:
+            self.on_back = None
+            happens()
 
     def outgoing(self, message: AgentMessage) -> AgentMessage | None:
         """An upload over all agents names none."""
