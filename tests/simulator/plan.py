@@ -88,7 +88,7 @@ _NOT_OF_SECURE_SUMS = [Kind.PART]
 
 _SITUATION_SHARE = 0.3
 """Of the seeds have one of these situations, most of them little else: what follows takes several steps."""
-_SITUATIONS = {
+SITUATIONS = {
     Kind.TAKEN_BACK: "relayed",
     Kind.RETURNS_LATE: "",
     Kind.LATE_HANGS: "perhaps relayed",
@@ -185,7 +185,7 @@ def plan_of(seed: int) -> Plan:
     rng = random.Random(f"plan {seed}")
     secure = random.Random(f"secure sums {seed}").random() < _SECURE_SHARE
     calm = rng.random() < 0.25
-    single = (kind for kind in Kind if kind not in _SITUATIONS or kind in _ALSO_SINGLE)
+    single = (kind for kind in Kind if kind not in SITUATIONS or kind in _ALSO_SINGLE)
     pool = [kind for kind in single if kind not in (_NOT_OF_SECURE_SUMS if secure else _OF_SECURE_SUMS)]
     need_calm = [*filter(pool.__contains__, _NEED_CALM), *(_OF_SECURE_SUMS if secure else ())]
     kinds = rng.sample(need_calm, 2) if calm else rng.sample(pool, rng.choice([2, 3, 4, 10, 10, 15]))
@@ -208,8 +208,8 @@ def _with_situation(plan: Plan) -> Plan:
     rng = random.Random(f"situations {plan.seed}")
     if rng.random() >= _SITUATION_SHARE:
         return plan
-    kind = rng.choice([*_SITUATIONS, *_RARELY_SO])
-    settings, needs = plan.settings, _SITUATIONS[kind].split()
+    kind = rng.choice([*SITUATIONS, *_RARELY_SO])
+    settings, needs = plan.settings, SITUATIONS[kind].split()
     if "perhaps" in needs and rng.random() < 0.4:
         needs = []
     relayed = "relayed" in needs
