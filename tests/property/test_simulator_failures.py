@@ -300,7 +300,7 @@ def test_a_session_that_ended_after_its_vector_has_no_successor_left() -> None:
 
 
 def test_a_round_that_a_replay_has_announced_is_announced_again_without_it() -> None:
-    """The witness took it for one that runs ahead of the disk for the first time, with contributors that are gone."""
+    """The witness took it for the first time that it runs ahead of the disk, with contributors that are gone."""
     plan = Plan(
         2004590,
         Settings(
