@@ -272,7 +272,7 @@ def test_a_process_is_killed_once() -> None:
 
 
 def test_a_session_that_ended_after_its_vector_has_no_successor_left() -> None:
-    """The duty took it for displaced by the join of another, which then took nobody's place."""
+    """The duty took it for displaced by the join of another, which then took the place of none."""
     plan = Plan(
         2000980,
         Settings(
@@ -294,6 +294,31 @@ def test_a_session_that_ended_after_its_vector_has_no_successor_left() -> None:
             Fault(4.184, Kind.JOIN_LOST, 61, 0.825),
             Fault(10.288, Kind.JOIN_LOST, 21, 0.095),
             Fault(10.318, Kind.JOIN_LOST, 65, 0.677),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_round_that_a_replay_has_announced_is_announced_again_without_it() -> None:
+    """The witness took it for the first time that it runs ahead of the disk, with contributors that are gone."""
+    plan = Plan(
+        2004590,
+        Settings(
+            processes=(2, 2, 2, 1, 3, 3),
+            relayed=6,
+            inflight_rounds=64,
+            learn_seconds=0.1,
+            network_seconds=0.001,
+            disk_seconds=0.5,
+        ),
+        (
+            Fault(3.583, Kind.REPLAY_LOST, 6, 0.561),
+            Fault(3.756, Kind.COORDINATOR_POWER, 34, 0.655),
+            Fault(4.34, Kind.COORDINATOR_KILL, 87, 0.675),
+            Fault(5.876, Kind.COORDINATOR_KILL, 8, 0.172),
+            Fault(6.599, Kind.COORDINATOR_DRAIN, 76, 0.27),
+            Fault(6.778, Kind.DISK_SLOW, 10, 0.234),
+            Fault(16.705, Kind.AGENT_ADDED, 34, 0.814),
         ),
     )
     assert play(plan).violation == ""

@@ -129,13 +129,14 @@ class SessionProcess(Process):
             self._is_stepping = False
 
     def _take(self, event: session.Event) -> None:
-        now, was_learning, agreed = self.clock(), self._is_learning, self.state.agreed
-        self.state, commands = session.step(self.state, event, now)
-        self.state.check()
+        now, was_learning, before = self.clock(), self._is_learning, self.state
+        self.state, commands = session.step(before, event, now)
+        if self.state is not before:  # most ticks change nothing
+            self.state.check()
         self._waits.stepped(event, self.state, commands, now, was_learning=was_learning)
         self._rounds.stepped(event, self.state, commands)
         if isinstance(event, session.Received):
-            again = isinstance(event.message, Welcome) and self.state.epoch_id == agreed
+            again = isinstance(event.message, Welcome) and self.state.epoch_id == before.agreed
             assert not again or not any(isinstance(each, session.Agree) for each in commands), (
                 "a process checks members at a welcome that it has agreed to"
             )
