@@ -163,7 +163,7 @@ def _moves_in_a_void_round(patch: pytest.MonkeyPatch) -> None:
         (_keeps_one_gradient, "a process keeps what it may be asked for again"),
         (_gathers_no_agents, "a relay joins before others had time to come"),
         (_masks_two_vectors, "masks two vectors"),
-        (_adds_without_a_member, "fewer than the smallest cohort|not over all members|stays open that can have no"),
+        (_adds_without_a_member, "not over all members|stays open that can have no|waits for no agent"),
         (_moves_in_a_void_round, "a void round changes the basis"),
         (_never_durable, "durable"),
         (_messages_overtake, "no progress"),

@@ -124,6 +124,7 @@ _ABSENT = (
     ("_DOUBTS", "no certificates here"),
     ("CertificateError", "no certificates here"),
     ("state.near", "no coordinator is on the machine of an agent"),
+    ("_are_equal", "no method here has a covariance of heads"),
     ("_is_same_basis: without one is not None", "no method here has a covariance of heads"),
     ("_is_same_basis: without other is not None", "no method here has a covariance of heads"),
     ("_is_same_basis: without np.array_equal(one, other)", "no method here has a covariance of heads"),
