@@ -64,7 +64,7 @@ def test_nobody_there_is_a_problem_with_a_remedy() -> None:
     assert "check the address" in found[0].remedy
 
 
-def test_somebody_who_says_nothing_is_not_waited_for_without_end() -> None:
+def test_a_peer_that_says_nothing_is_not_waited_for_without_end() -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
