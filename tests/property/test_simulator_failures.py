@@ -324,7 +324,7 @@ def test_a_round_that_a_replay_has_announced_is_announced_again_without_it() -> 
     assert play(plan).violation == ""
 
 
-def test_a_replay_goes_on_without_an_agent_that_departs_after_it_has_counted() -> None:
+def test_a_replay_continues_without_an_agent_that_departs_after_it_has_counted() -> None:
     """It may still come back to the next round; the duty wanted it to be awaited there at once."""
     plan = Plan(
         2007386,
