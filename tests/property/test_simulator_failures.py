@@ -272,7 +272,7 @@ def test_a_process_is_killed_once() -> None:
 
 
 def test_a_session_that_ended_after_its_vector_has_no_successor_left() -> None:
-    """The duty took it for displaced by the join of another, which then took nobody's place."""
+    """The duty took it for displaced by the join of another, which then was no successor."""
     plan = Plan(
         2000980,
         Settings(
