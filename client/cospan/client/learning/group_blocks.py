@@ -316,12 +316,18 @@ class Block:
             return np.full((len(self.chains.labels), self.specification.feature_dim), np.nan)
         return lstd_alone(sums)
 
-    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, "n k"]:
-        """Their relative value errors with several ridges; nan where unknown."""
-        sums = self.lstd_sums
+    def lstd_alone_errors(
+        self, ridges: tuple[float, ...] = LSTD_RIDGES, *, every: int = 1
+    ) -> Float[np.ndarray, "n k"]:
+        """Their relative value errors with several ridges, of each `every`-th agent; nan where unknown."""
+        sums, found = self.lstd_sums, np.full((len(self.chains.labels), len(ridges)), np.nan)
         if sums is None or np.isnan(self.references.gains).all():
-            return np.full((len(self.chains.labels), len(ridges)), np.nan)
-        return np.stack([self.references.value_errors(lstd_alone(sums, ridge)) for ridge in ridges], axis=-1)
+            return found
+        some = slice(None, None, every)
+        chosen, references = sums.of_agents(some), self.references.of_agents(some)
+        for place, ridge in enumerate(ridges):
+            found[some, place] = references.value_errors(lstd_alone(chosen, ridge))
+        return found
 
     def td_alone_errors(self) -> Float[np.ndarray, "n m"]:
         """The same of TD alone, for each of its step sizes."""

@@ -29,7 +29,9 @@ from cospan.wire.messages import GradientUpload
 _LOOKED_AT = 4
 """Agents of a group whose features the first rounds judge."""
 MOST_TESTED = 1_000
-"""Agents of a group whose TD errors are tested, evenly spread: a test takes as long as two posteriors."""
+"""Agents of a group whose TD errors are tested, and whose learning curves have errors of LSTD alone, evenly spread.
+
+A test takes as long as two posteriors; an error of LSTD alone as two rounds, and the first rounds all have one."""
 
 
 def group_name(indices: Sequence[int]) -> str:
@@ -144,8 +146,11 @@ class GroupLearner:
         )
 
     def _record(self, round_number: int, td_errors: Float[np.ndarray, " n"]) -> None:
-        if lstd_is_due(round_number) or round_number + 1 == self.specification.rounds:
-            lstd = self.lstd_alone_errors((PRIOR_STEPS,))[:, 0]
+        is_last = round_number + 1 == self.specification.rounds
+        if is_last or lstd_is_due(round_number):
+            every = 1 if is_last else self.tested_every
+            found = [block.lstd_alone_errors((PRIOR_STEPS,), every=every) for block in self.blocks]
+            lstd = np.concatenate(found)[:, 0]
         else:
             lstd = np.full(len(self.names), np.nan)
         self.learning_curve.add(
