@@ -40,9 +40,9 @@ _FEWEST, _MOST = 16, 256
 """Least and most agents in a block."""
 
 
-def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
-    """The indices in consecutive blocks."""
-    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
+def blocks_of(indices: Sequence[int], feature_dim: int, times: int = 1) -> Iterator[Sequence[int]]:
+    """The indices in consecutive blocks, which are so many times as large as usual."""
+    size = times * min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
@@ -86,9 +86,11 @@ class GroupSites:
         if one_by_one:
             workload = replace(workload, make_fleet=None)
         every = 1 if one_by_one else sampled_every
-        sample = tuple(blocks_of(indices[::every], feature_dim))
+        # Most rounds of such a group do so little that calls of numpy take a large part of it.
+        times = 1 if every == 1 else 2
+        sample = tuple(blocks_of(indices[::every], feature_dim, times))
         others = [index for place, index in enumerate(indices) if place % every]
-        blocks = (*sample, *blocks_of(others, feature_dim))
+        blocks = (*sample, *blocks_of(others, feature_dim, times))
         parts: list[Sites | tuple[Site, ...]] = []
         sources: list[SourceSite] = []
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.leading_axes import PerAgent, applied, dot, symmetric
+from cospan.core.linalg.triangular import lower_inverse, small_inverse
 
 METRIC_FLOOR = 1e-3
 """The least eigenvalue of the feature covariance that Λ inverts, as a share of the largest."""
@@ -54,8 +55,15 @@ class DiagonalInformation:
     ) -> "DiagonalInformation":
         """Of A, b, S and the feature covariance C."""
         turned, turned_back, is_exact = _roots(covariance)
-        weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
-        information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
+        plain = _whitened(system, rewards, noise) if noise.ndim == 3 else None
+        if plain is not None:
+            whitened, whitened_rewards = plain
+            root = whitened @ turned
+            information, score = root.swapaxes(-1, -2) @ root, applied(whitened.swapaxes(-1, -2), whitened_rewards)
+        else:
+            weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
+            information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
+            score = applied(weighted, rewards)
         h, rotation = np.linalg.eigh(symmetric(information))
         back = rotation.swapaxes(-1, -2)
         to_weights = turned @ rotation
@@ -65,7 +73,7 @@ class DiagonalInformation:
             to_weights=to_weights,
             from_weights=turned_back(back),
             metric=metric,
-            scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, rewards)),
+            scores=applied(to_weights.swapaxes(-1, -2), score),
         )
 
     def measured(self, vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
@@ -78,6 +86,17 @@ class DiagonalInformation:
         if self.metric is not None:
             return self.metric
         return np.broadcast_to(np.eye(self.information.shape[-1]), self.to_weights.shape)
+
+
+def _whitened(
+    system: Float[np.ndarray, "n d d"], rewards: Float[np.ndarray, "n d"], noise: Float[np.ndarray, "n d d"]
+) -> tuple[Float[np.ndarray, "n d d"], Float[np.ndarray, "n d"]] | None:
+    """L⁻¹A and L⁻¹b with S = L Lᵀ, of n agents in a third of the time of S⁻¹A; None where an S has no such L."""
+    try:
+        inverse = lower_inverse(np.linalg.cholesky(noise))
+    except np.linalg.LinAlgError:
+        return None
+    return inverse @ system, applied(inverse, rewards)
 
 
 _TurnedBack: TypeAlias = Callable[[Float[np.ndarray, "*n d d"]], Float[np.ndarray, "*n d d"]]
@@ -111,7 +130,7 @@ def _cholesky_roots(
     """
     try:
         lower = np.linalg.cholesky(covariance)
-        inverse = np.linalg.inv(lower)
+        inverse = lower_inverse(lower)
     except np.linalg.LinAlgError:
         return None
     root = inverse.swapaxes(-1, -2)
@@ -231,7 +250,7 @@ def _mixed_at_once(
     inner = ((h * damped) @ products).reshape(agents, len(SHARES), rank, rank)
     if not np.all(np.einsum("nmkk->nm", inner) < _MOST_INNER):
         return None
-    inverse = np.linalg.inv(inner + np.eye(rank))
+    inverse = small_inverse((inner + np.eye(rank)).reshape(-1, rank, rank)).reshape(inner.shape)
     shrunk = damped * data.scores[:, None, :]
     heads = np.einsum("nmkl,nml->nmk", inverse, shrunk @ factor)
     means = psi * shrunk + damped * (heads @ factor.swapaxes(-1, -2))
