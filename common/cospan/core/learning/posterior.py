@@ -117,10 +117,11 @@ class PosteriorState:
     @classmethod
     def initial(cls, feature_dim: int, agents: tuple[int, ...] = ()) -> "PosteriorState":
         """Of no transitions, for agents of this shape: () for one, (n,) for n."""
-        square, row = np.zeros((*agents, feature_dim, feature_dim)), np.zeros((*agents, feature_dim))
-        one = np.zeros((*agents, feature_dim + 1))
+        # One number stands for all zeros: many agents' matrices would take memory until they are refreshed.
+        square = np.broadcast_to(0.0, (*agents, feature_dim, feature_dim))
+        row, one = np.zeros((*agents, feature_dim)), np.zeros((*agents, feature_dim + 1))
         one[..., 0] = 1.0
-        noise = np.zeros((*one.shape, feature_dim + 1))
+        noise = np.broadcast_to(0.0, (*one.shape, feature_dim + 1))
         nothing: PerAgent = np.zeros(agents) if agents else 0.0
         return cls(square, row, noise, one, (), (), (), 1, 0, square, row, row, nothing)
 
