@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo simulate-real unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo simulate-real unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference site wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,7 @@ proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under 
 	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
 	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
 
-browser-test: $(VENV)/ready-browser $(VENV)/ready-docs build/browser/ready  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
+browser-test: $(VENV)/ready-browser site build/browser/ready  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
@@ -153,8 +153,7 @@ check-protos: $(VENV)/ready .venv-protos/ready
 	@cmp -s build/protocol-messages.md docs/reference/protocol-messages.md || \
 	  { echo "docs/reference/protocol-messages.md is not what the .proto files give: run 'make protos'"; exit 1; }
 
-docs: $(VENV)/ready-docs  ## Build the documentation site into build/site, and run what its pages say to run
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
+docs: site  ## Build the documentation site into build/site, and run what its pages say to run
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4 --dist worksteal tests/docs --ignore tests/docs/test_newcomer.py
 	@echo "build/site/index.html"
 
@@ -206,6 +205,12 @@ $(VENV)/ready-browser: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group browser
 	@touch $@
 
+# Builds the site where a file that it shows or links to is newer.
+site: $(VENV)/ready-docs
+	@if [ ! -e build/site-ready ] || [ -n "$$(find mkdocs.yml *.md docs examples deploy tests proto common server client \
+	  relay dashboard lab cli -newer build/site-ready -type f -not -name '*.pyc' -not -path '*/node_modules/*' -print -quit)" ]; then \
+	  NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build && touch build/site-ready; fi
+
 build/browser/ready: tests/browser/set-up.sh
 	@tests/browser/set-up.sh build/browser
 	@touch $@
@@ -222,10 +227,9 @@ $(VENV)/ready-fuzz: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group fuzz
 	@touch $@
 
-.venv-protos/ready: pyproject.toml
-	@$(PYTHON) -m venv .venv-protos
-	@.venv-protos/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
-	@.venv-protos/bin/pip install $(PIP_FLAGS) --group protos
+.venv-protos/ready: pyproject.toml | $(VENV)/ready
+	@$(PYTHON) -m venv --without-pip .venv-protos
+	@$(BIN)/pip --python .venv-protos/bin/python install $(PIP_FLAGS) --group protos
 	@touch $@
 
 .venv-peers/ready: pyproject.toml

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-from runs import D, R, Ring, States, coin, ring_site, run, specification, until
+from runs import SECONDS, D, R, Ring, States, coin, ring_site, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Site, Workload
@@ -34,7 +34,7 @@ class Held(Ring):
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         if self._steps == 3 * ATTACKED_ROUND + 1:
-            assert self._gate.wait(30.0)
+            assert self._gate.wait(SECONDS)
         return super().step(action)
 
 
@@ -65,9 +65,9 @@ async def digest(attack: Attack | None = None) -> str:
         return basis_digest(state.basis)
 
 
-def unharmed(attack: Attack, seconds: float = 40.0) -> None:
+def unharmed(attack: Attack) -> None:
     """The attack changes nothing for the honest agents."""
-    assert run(digest(attack), seconds) == run(digest())
+    assert run(digest(attack)) == run(digest())
 
 
 def matrix(values: Any, dtype: type = np.float64, **changes: Any) -> matrix_pb2.Matrix:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import SECONDS
 
 from cospan.cli import main as entry
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SECONDS = 180.0
-"""Until then everything that a test waits for has happened, or it fails."""
-
-
 TOY = "toy_workload:workload"
 TINY = ("--agents", "3", "--rounds", "20", "--rank", "1")
 """As few agents as are not warned of."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+from runs import SECONDS
 
 from cospan.client.session.connection import open_channel
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -17,7 +18,6 @@ from cospan.wire.security.tls import TlsSource
 
 SERVICE = "/cospan.rpc.v1.CoordinatorService/"
 COLLABORATE = SERVICE + "Collaborate"
-SECONDS = 10.0
 
 
 class RawStream:

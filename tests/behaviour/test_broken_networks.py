@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from behaviour.bridge import Bridge
 from behaviour.fleets import Interrupted, agents_of, direct, ends, site_with
-from runs import RINGS, run, specification, until, upload
+from runs import RINGS, SECONDS, run, specification, until, upload
 
 from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.session import transport
@@ -70,7 +70,7 @@ def test_a_network_that_stands_still_for_a_while_loses_nothing() -> None:
 
 def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_comes_back() -> None:
     async def cut_off() -> None:
-        spec = specification(agents=3, rounds=0, session_timeout_seconds=0.5)
+        spec = specification(agents=3, rounds=0, session_timeout_seconds=4.0)
         async with Coordinator(spec) as coordinator, Bridge(coordinator.address) as bridge:
             engine = coordinator.engine
             gone: list[str] = []
@@ -80,7 +80,7 @@ def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_come
             await until(engine, lambda: engine.state.round == 3)
             bridge.pause()
             await until(engine, lambda: "site-2" in engine.state.members.departures)
-            assert engine.state.members.departures["site-2"].cause == "it was silent for 0.5 s"
+            assert engine.state.members.departures["site-2"].cause == "it was silent for 4 s"
             alone = engine.state.round
             await until(engine, lambda: engine.state.round > alone + 3)
             assert engine.history.recent(1)[0].contributors == 2
@@ -158,7 +158,7 @@ def test_an_agent_whose_round_takes_too_long_is_waited_for_once() -> None:
         async with Coordinator(spec) as coordinator:
             engine = coordinator.engine
             slow = Agent(
-                site_with(env=Interrupted(7, lambda: bool(release.wait(15.0)))),
+                site_with(env=Interrupted(7, lambda: bool(release.wait(SECONDS)))),
                 index=0,
                 coordinator=coordinator.address,
             )

@@ -7,11 +7,11 @@ import sys
 from asyncio.subprocess import PIPE
 from typing import Any
 
+from runs import SECONDS
+
 from cospan.cli.processes import child_process as children
 from cospan.cli.processes.child_process import Child
 from cospan.cli.processes.local_fleet import with_last_line
-
-SECONDS = 30.0
 
 
 class Heard:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from behaviour.command import (
     ROOT,
-    SECONDS,
     TINY,
     TOY,
     cospan,
@@ -26,6 +25,7 @@ from behaviour.command import (
     started,
     wait_for_site,
 )
+from runs import SECONDS
 
 from cospan.client.files.result_file import load_result
 from cospan.core.specification import basis_digest
@@ -109,7 +109,7 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
     variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
-    arguments = ("--agents", "3", "--rounds", "30", "--session-timeout-seconds", "1", "--output", "run")
+    arguments = ("--agents", "3", "--rounds", "30", "--session-timeout-seconds", "5", "--output", "run")
     arguments += ("--agent-restarts", "0")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import SECONDS
 
 ASKED = {
     "bash": lambda words: {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
@@ -18,7 +19,7 @@ def cospan(*arguments: str, cwd: Path, **more: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COSPAN_")}
     done = subprocess.run(
         [sys.executable, "-m", "cospan.cli.main", *arguments],
-        cwd=cwd, env=environment | more, capture_output=True, text=True, check=False, timeout=60,
+        cwd=cwd, env=environment | more, capture_output=True, text=True, check=False, timeout=SECONDS,
     )  # fmt: skip
     assert done.stderr == ""
     return done.stdout

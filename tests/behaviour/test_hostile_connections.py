@@ -74,10 +74,10 @@ def test_a_handshake_that_comes_byte_by_byte_is_ended_all_the_same() -> None:
             ended = asyncio.create_task(reader.read(1))
             for byte in PREFACE:
                 writer.write(bytes((byte,)))
-                done, _ = await asyncio.wait({ended}, timeout=0.1)
+                done, _ = await asyncio.wait({ended}, timeout=0.5)
                 if done:
                     break
-            assert ended.done(), "it took more than two seconds"
+            assert ended.done(), "it was open for 24 bytes, and 12 s"
             writer.close()
 
     run(dribbled())
@@ -155,4 +155,4 @@ def test_many_idle_connections_cost_little_and_harm_nobody(tmp_path: Path) -> No
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
 
-    assert run(crowded(), 30.0) == run(unharmed_digest())
+    assert run(crowded()) == run(unharmed_digest())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from runs import RINGS, run, specification
+from runs import RINGS, SECONDS, run, specification
 
 from cospan.client.agent import Agent, ClientSettings
 from cospan.relay.engine import RelaySettings
@@ -15,7 +15,6 @@ from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
 
 PROGRESS_TIMEOUT = 2.0
-LONGEST_HANG_SECONDS = 30.0
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def hanging_coordinator(agents: int) -> Iterator[str]:
     async def serve() -> None:
         spec = specification(agents=agents, rounds=0)
         async with Coordinator(spec) as coordinator:
-            coordinator.engine.on_round.append(lambda _: released.wait(LONGEST_HANG_SECONDS))
+            coordinator.engine.on_round.append(lambda _: released.wait(SECONDS))
             found.append(coordinator.address)
             stop.append(asyncio.Event())
             loops.append(asyncio.get_running_loop())
@@ -39,7 +38,7 @@ def hanging_coordinator(agents: int) -> Iterator[str]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert listening.wait(10.0)
+        assert listening.wait(SECONDS)
         yield found[0]
     finally:
         released.set()

@@ -52,7 +52,7 @@ def test_a_name_that_a_live_agent_has_is_taken() -> None:
                     index=index,
                     agent_id="twin",
                     coordinator=coordinator.address,
-                    settings=ClientSettings(progress_timeout_seconds=2.0),
+                    settings=ClientSettings(progress_timeout_seconds=5.0),
                 )
                 for index in (0, 1)
             )

@@ -5,7 +5,6 @@ import http.client
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from runs import SECONDS
 from unit.server.telemetry.test_metrics import Scraped
 
 from cospan.server.admission.file_limits import small_connections
@@ -51,8 +51,8 @@ def asked(
 ) -> tuple[int, str]:
     parts = urlsplit(server.address)
     host, port = str(parts.hostname), parts.port
-    secured = http.client.HTTPSConnection(host, port, timeout=10, context=context)
-    connection = secured if context is not None else http.client.HTTPConnection(host, port, timeout=10)
+    secured = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
+    connection = secured if context is not None else http.client.HTTPConnection(host, port, timeout=SECONDS)
     with contextlib.closing(connection):
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
@@ -88,19 +88,18 @@ SLOW = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 @pytest.mark.parametrize("saying", [b"", SLOW], ids=["silent", "slow"])
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 def test_connections_without_a_request_keep_no_one_out(
-    tmp_path: Path, serve: Serve, saying: bytes, secured: bool
+    tmp_path: Path, serve: Serve, saying: bytes, secured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than there may be, none of them at its end: who makes a request is answered at once."""
+    """More than there may be, none of them at its end: who makes a request does not wait for theirs."""
+    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 10 * SECONDS)
     files = issued(tmp_path) if secured else {}
     server = serve(tls=files.get("coordinator"))
     context = trusting(files["admin"]) if secured else None
     with contextlib.ExitStack() as stack:
         for _ in range(small_connections() + 8):
             stack.enter_context(connected(server)).sendall(saying)
-        begun = time.monotonic()
         assert asked(server, "/metrics", context=context)[0] == 200
         assert asked(server, "/healthz", context=context) == (200, "ok\n")
-        assert time.monotonic() - begun < acceptor.REQUEST_SECONDS / 2
 
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
@@ -108,27 +107,31 @@ def test_a_request_that_comes_byte_by_byte_is_ended_all_the_same(
     tmp_path: Path, serve: Serve, secured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With TLS the handshake counts; and also a peer that has done its handshake, and says no more."""
-    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 2.0)
     files = issued(tmp_path) if secured else {}
     server = serve(tls=files.get("coordinator"))
     with connected(server) as silent:
-        assert silent.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
+        assert silent.recv(1) == b"", "it was closed by the server"
     connection = connected(server)
     if secured:
         connection = trusting(files["agent"]).wrap_socket(connection, server_hostname="127.0.0.1")
-    connection.settimeout(0.05)
+    connection.settimeout(0.1)
     with connection:
-        for _ in range(100):
-            with contextlib.suppress(TimeoutError):
+        for _ in range(1000):
+            try:
                 connection.sendall(b"G")
                 if not connection.recv(1):
                     return
-    raise AssertionError("it was open for five seconds")
+            except TimeoutError:
+                continue  # it is open
+            except OSError:
+                return  # it was closed while the byte was on its way
+    raise AssertionError("it was open for a thousand bytes more, and 100 s")
 
 
 def connected(server: MetricsServer) -> socket.socket:
     parts = urlsplit(server.address)
-    return socket.create_connection((str(parts.hostname), parts.port or 0), 10)
+    return socket.create_connection((str(parts.hostname), parts.port or 0), SECONDS)
 
 
 def test_a_page_of_another_name_reads_nothing(serve: Serve) -> None:
@@ -152,17 +155,17 @@ def test_health_is_found_out_once_for_all_who_ask(serve: Serve) -> None:
 
     def slow() -> str:
         checks.append(None)
-        assert release.wait(10.0)
+        assert release.wait(SECONDS)
         return "the event loop has not answered"
 
     def ask() -> tuple[int, str]:
-        asked_at_once.wait(10.0)
+        asked_at_once.wait(SECONDS)
         return asked(server, "/healthz")
 
     server = serve(slow)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(ask) for _ in range(3)]
-        asked_at_once.wait(10.0)
+        asked_at_once.wait(SECONDS)
         assert asked(server, "/metrics")[0] == 200, "a scrape does not wait for it"
         release.set()
         assert {answer.result()[0] for answer in answers} == {503}

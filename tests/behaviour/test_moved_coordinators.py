@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from behaviour.command import TOY, cospan, ended, environment, in_this_process, line_of, started
 from behaviour.fleets import agents_of, direct, ends
-from runs import RINGS, run, specification, until
+from runs import RINGS, SECONDS, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.server import Coordinator
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import read_state
-from cospan.server.storage.run_folder import STORE
 
 
 def _has_done(coordinator: Coordinator, rounds: int) -> bool:
@@ -50,7 +50,7 @@ def test_agents_follow_a_coordinator_to_another_address(tmp_path: Path, by: str)
         assert len(set(addresses)) == 3
         return coordinator.basis
 
-    basis = run(moving(), 60.0)
+    basis = run(moving())
     expected, _ = direct(replace(spec, agents=3))
     assert basis.tobytes() == expected.tobytes()
     assert read_state(tmp_path / "run" / STORE).incarnation == 3
@@ -59,13 +59,12 @@ def test_agents_follow_a_coordinator_to_another_address(tmp_path: Path, by: str)
 def test_ctrl_c_leaves_a_stored_run_of_a_program_open(tmp_path: Path) -> None:
     program = (
         "from cospan.client import specify; from cospan.server import Coordinator\n"
-        "coordinator = Coordinator(specify('queues', agents=2, rounds=5), run_folder='run')\n"
-        "coordinator.engine.on_note.append(print)\n"
-        "async def play():\n"
-        "    async with coordinator: pass\n"
-        "import threading, os, signal\n"
-        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "coordinator.run()\n"
+        "import signal\n"
+        "class Interrupted(Coordinator):\n"
+        "    async def wait(self):\n"
+        "        signal.raise_signal(signal.SIGINT)  # it listens\n"
+        "        return await super().wait()\n"
+        "Interrupted(specify('queues', agents=2, rounds=5), run_folder='run').run()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -73,7 +72,7 @@ def test_ctrl_c_leaves_a_stored_run_of_a_program_open(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode != 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import SECONDS
 from stations import write_stations
 
 from cospan.cli.tools.new_fleet import new_fleet
@@ -32,7 +33,7 @@ def done(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
         check=False,
     )
 

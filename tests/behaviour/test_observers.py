@@ -10,7 +10,7 @@ import numpy as np
 from behaviour.fleets import CALLS, Interrupted, agents_of, channel_to, ends, get_run, site_with
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from runs import RINGS, run, specification, until
+from runs import RINGS, SECONDS, run, specification, until
 
 from cospan.client.agent import Agent, ClientSettings
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -86,7 +86,7 @@ def test_the_report_of_a_run_that_goes_on() -> None:
         release = threading.Event()
         async with Coordinator(specification(rounds=0)) as coordinator, channel_to(coordinator.address) as channel:
             engine = coordinator.engine
-            slow = site_with(env=Interrupted(10, lambda: bool(release.wait(15.0))))
+            slow = site_with(env=Interrupted(10, lambda: bool(release.wait(SECONDS))))
             agents = [
                 Agent(slow, index=0, coordinator=coordinator.address),
                 Agent(RINGS, index=1, coordinator=coordinator.address),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from behaviour import toy_workload as toy
 from behaviour.command import in_this_process
-from runs import run, until
+from runs import SECONDS, run, until
 
 from cospan.client import Agent, AgentGroup, ValueFunction, Workload, load_workload, specify
 from cospan.core.method import Aggregation, paper
@@ -171,7 +171,7 @@ def test_a_fleet_in_a_thread_and_where_a_loop_runs() -> None:
     found: list[FleetResult] = []
     thread = threading.Thread(target=lambda: found.append(small().run()))
     thread.start()
-    thread.join(20.0)
+    thread.join(SECONDS)
 
     async def notebook() -> FleetResult:
         return small().run()
@@ -363,10 +363,10 @@ def test_blocking_in_threads_of_a_program() -> None:
 
     threads = [threading.Thread(target=asyncio.run, args=(hosted(),))]
     threads[0].start()
-    assert listening.wait(20.0)
+    assert listening.wait(SECONDS)
     group = AgentGroup(TOY, [0, 1], coordinator=coordinator.address)
     assert group.run().message == "all 5 rounds are done"
-    threads[0].join(20.0)
+    threads[0].join(SECONDS)
     assert [value.agent_id for value in group.value_functions] == ["site-0", "site-1"]
     assert group.value_functions[1].weights.tobytes() == group.weights[1].tobytes()
     assert len(ends) == 1

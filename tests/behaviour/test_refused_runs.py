@@ -82,7 +82,7 @@ def test_the_command_ends_with_1_and_the_floor_can_be_lowered(tmp_path: Path) ->
             assert (code, err) == (0, "")
             assert "2 rounds learnt" in out
 
-    run(both(), seconds=60.0)
+    run(both())
 
 
 def chosen_at(number: int) -> Callable[..., FallbackMove]:

@@ -103,10 +103,10 @@ def test_a_stream_that_never_joins_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_bound_is_for_the_join_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_JOIN_SECONDS", 0.5)
+    monkeypatch.setattr(service, "_JOIN_SECONDS", 2.0)
 
     async def joined() -> None:
-        async with Coordinator(specification(rounds=1), start_seconds=1.5) as coordinator:
+        async with Coordinator(specification(rounds=1), start_seconds=6.0) as coordinator:
             (end,) = await ends(agents_of(1, coordinator.address))
             assert "only 1 of 2" in end.message
 

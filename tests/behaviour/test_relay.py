@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from behaviour.bridge import Bridge
 from behaviour.certificates import Certificates
-from runs import RINGS, run, specification, until
+from runs import RINGS, join, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd
 from cospan.client.group import AgentGroup
@@ -22,7 +22,7 @@ from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
-from cospan.wire.messages import AgentMessage, FinishCause, GradientUpload
+from cospan.wire.messages import AgentMessage, AgentPhase, FinishCause, GradientUpload
 
 METHODS = {"paper": paper(3), "practical": practical(3), "full history": full_history(3), "compact": compact(3)}
 
@@ -189,6 +189,32 @@ def test_a_relays_stream_that_breaks_comes_back_and_every_agent_counts_once() ->
             assert coordinator.engine.state.members.departures == {}
 
     run(broken())
+
+
+def test_an_agent_that_goes_before_its_welcome_gives_its_name_back() -> None:
+    """While the coordinator was away the relay held it for connected, and refused its next process."""
+
+    async def unwelcomed() -> None:
+        async with (
+            Coordinator(specification(practical(3), agents=1, rounds=0)) as coordinator,
+            Bridge(coordinator.address) as bridge,
+            relays(bridge.address, 1) as (relay,),
+        ):
+            bridge.refuse()
+            engine = relay.engine
+            stream = await GrpcTransport(relay.address).open(engine.state.specification)
+            await stream.send(join("site-0", instance="the first one"))
+            await until(engine, lambda: "site-0" in engine.state.members.hosts)
+            await stream.close()
+            token = engine.state.members.hosts["site-0"]
+            await until(engine, lambda: engine.state.members.sessions[token].phase is AgentPhase.LOST)
+            (second,) = agents_at(relay.address, (0,))
+            async with second:
+                await until(engine, lambda: engine.state.members.hosts["site-0"] != token)
+            await until(engine, lambda: "site-0" not in engine.state.members.hosts)
+            assert engine.state.members.departures["site-0"].cause.startswith("it left")
+
+    run(unwelcomed())
 
 
 def test_an_agent_that_another_process_hosts_does_not_keep_the_relay_out() -> None:

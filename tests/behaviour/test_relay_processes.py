@@ -82,7 +82,7 @@ def test_six_agents_behind_two_relays_come_to_what_they_come_to_without(tmp_path
 
 def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_path: Path) -> None:
     with (
-        coordinating(tmp_path, "--rounds", "0", session_timeout="3") as (coordinator, address),
+        coordinating(tmp_path, "--rounds", "0", session_timeout="8") as (coordinator, address),
         relaying(tmp_path, address) as (relay, low),
         agents(tmp_path, low, "012") as behind,
         agents(tmp_path, address, "345"),
@@ -91,7 +91,7 @@ def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_
         behind[1].kill()
         gone = json.loads(line_of(relay, '"agent-gone"'))
         assert gone["agents"] == ["site-1"]
-        assert "did not come back for 3 s" in gone["message"]
+        assert "did not come back for 8 s" in gone["message"]
         before = rounds_said(coordinator, 1)
         assert rounds_said(coordinator, 2) > before
         code, out, _ = cospan("status", "--coordinator", address, "--json", cwd=tmp_path)

@@ -163,7 +163,7 @@ async def more_rounds(coordinator: Coordinator, count: int = 5) -> None:
 
 def test_an_agent_that_dies_below_a_relay_voids_one_round() -> None:
     async def program() -> None:
-        async with fleet(secure(rounds=0, session_timeout_seconds=1.0)) as (coordinator, relay, tasks):
+        async with fleet(secure(rounds=0, session_timeout_seconds=5.0)) as (coordinator, relay, tasks):
             tasks["site-1"].cancel()
             await until(coordinator.engine, lambda: "site-1" not in coordinator.engine.state.members.hosts)
             await more_rounds(coordinator)
@@ -212,7 +212,7 @@ def test_a_relay_that_is_gone_and_comes_back_costs_one_void_round_at_most() -> N
 
 def test_an_agent_that_moves_to_the_coordinator_sends_no_second_vector_for_a_round() -> None:
     async def program() -> None:
-        spec = secure(rounds=0, session_timeout_seconds=1.0)
+        spec = secure(rounds=0, session_timeout_seconds=5.0)
         wire = Wire([])
         async with Coordinator(spec) as coordinator, relay_of(3, coordinator.address) as relay:
             where = {"now": relay.address}

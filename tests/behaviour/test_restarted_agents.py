@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from behaviour.command import ended, line_of, started
-from runs import RINGS, Ring, States, coin, run, specification, until
+from runs import RINGS, SECONDS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent, ClientSettings
 from cospan.client.environment.workload_loader import load_workload, make_site
@@ -36,7 +36,7 @@ def progress_of(process: subprocess.Popen[str], rounds: int) -> dict[str, Any]:
 
 def wait_for_rounds(path: Path, rounds: int) -> None:
     """Until an agent's file holds that many rounds: it is written beside the learning, at its own pace."""
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + SECONDS
     while not path.exists() or load_result(path).number("gain_count") < rounds:
         assert time.monotonic() < deadline, f"{path} has no {rounds} rounds"
         time.sleep(0.02)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from behaviour.command import (
-    SECONDS,
     cospan,
     ended,
     in_this_process,
@@ -22,6 +21,7 @@ from behaviour.command import (
     started,
 )
 from faults.resume import rounds_stored
+from runs import SECONDS
 
 from cospan.benchmarks.tools.processes import family
 from cospan.client.files.result_file import load_result

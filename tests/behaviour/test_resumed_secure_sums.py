@@ -39,6 +39,7 @@ def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(checkpoint_seco
     whole = tmp_path / "whole"
     assert in_this_process("run", "queues", *SIZE, "--in-process", "--quiet", "--output", str(whole)) == 0
     assert result_of(run)["basis_sha256"] == result_of(whole)["basis_sha256"]
+    assert result_of(run)["void_rounds"] == 0
     assert {report.contributors for report in read_reports(run / "coordinator.sqlite")} == {4}, "no round is void"
     with (run / "rounds.csv").open(newline="") as lines:
         assert [int(row["round"]) for row in csv.DictReader(lines)] == list(range(ROUNDS))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runs import SECONDS
 from unit.client.learning.test_site_learner import ALL, FIRST, bits, learn, learner_of, spec_of
 
 from cospan.client.files.result_file import save_result
@@ -32,7 +33,7 @@ def test_another_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
     learn(first, *range(FIRST))
     save_result(tmp_path / "a.npz", first, run_id="run-1")
     paths = [str(Path(__file__).parents[1])]
-    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), *paths], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), *paths], check=True, timeout=SECONDS)
     learn(whole, *range(ALL))
     found = load_npz(tmp_path / "b.npz", "a test")
     assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in found.items()} == bits(whole)

@@ -66,7 +66,7 @@ def test_the_bits_are_those_of_a_run_in_one_process_and_nearly_those_without(nam
 
 
 def test_an_agent_that_dies_voids_a_round_and_one_that_joins_none() -> None:
-    spec = secure(rounds=0, session_timeout_seconds=1.0)
+    spec = secure(rounds=0, session_timeout_seconds=5.0)
 
     async def program() -> None:
         async with Coordinator(spec) as coordinator:

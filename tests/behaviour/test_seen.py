@@ -15,6 +15,7 @@ from behaviour.command import (
     started,
     wait_for_site,
 )
+from runs import SECONDS
 
 from cospan.client.files.result_file import load_result
 
@@ -99,7 +100,7 @@ def test_a_terminal_that_closes_ends_the_run_in_order(
         process.stdout.close()
         process.stderr.close()
         process.send_signal(signal.SIGHUP)
-        process.wait(60.0)
+        process.wait(SECONDS)
     result = result_of(tmp_path / "run")
     assert (result["finish_cause"], result["departures"]) == ("stopped", [])
     assert result["rounds"] >= 2
@@ -118,7 +119,7 @@ def test_a_coordinator_whose_output_nobody_reads_serves_on(tmp_path: Path) -> No
         with started(*agent, cwd=tmp_path) as process:
             code, _, err = ended(process)
         assert code == 0, err
-        assert coordinator.wait(60.0) == 0
+        assert coordinator.wait(SECONDS) == 0
     assert result_of(tmp_path / "run")["rounds"] == 20
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runs import SECONDS
 from simulator.alike.compare import compared
 from simulator.alike.played import PlayedStage
 from simulator.alike.script import Act, Performance, Script, What, script_of
@@ -49,6 +50,6 @@ def test_scripts_have_all_that_can_happen() -> None:
 
 def test_a_wrong_count_is_refused() -> None:
     command = [sys.executable, "-m", "simulator.alike", "--seeds", "0"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 2
     assert "--seeds is 0; it must be at least 1" in done.stderr

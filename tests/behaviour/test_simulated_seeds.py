@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runs import SECONDS
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -19,6 +21,6 @@ def test_many_seeds() -> None:
 
 def test_a_wrong_count_is_refused() -> None:
     command = [sys.executable, "-m", "simulator", "--seeds", "0"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 2
     assert "--seeds is 0; it must be at least 1" in done.stderr

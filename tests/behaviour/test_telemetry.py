@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from behaviour.command import TOY, cospan, ended, in_this_process, line_of, started
+from runs import SECONDS
 
 SIZE = ("--workload", TOY, "--agents", "2", "--rank", "1", "--port", "0", "--json")
 
 
 def read(url: str) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=10) as answer:
+    with opener.open(url, timeout=SECONDS) as answer:
         return str(answer.read().decode())
 
 

@@ -12,8 +12,8 @@ _MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Zhl]")
 _REDS = {"31", "35", "91", "95"}
 
 
-def run(tmp_path: Path, columns: int, **more: str) -> str:
-    arguments = ("run", TOY, *TINY, "--output", "run")
+def run(tmp_path: Path, columns: int, workload: str = TOY, **more: str) -> str:
+    arguments = ("run", workload, *TINY, "--output", "run")
     code, text = on_terminal(
         [sys.executable, "-m", "cospan.cli.main", *arguments],
         cwd=tmp_path,
@@ -49,7 +49,7 @@ def test_a_terminal_that_can_do_no_more_gets_plain_text(more: dict[str, str], tm
 
 
 def test_without_colours_the_bar_still_moves(tmp_path: Path) -> None:
-    text = run(tmp_path, 60, NO_COLOR="1")
+    text = run(tmp_path, 60, "toy_workload:leisurely", NO_COLOR="1")
     styles = {code for style in STYLE.findall(text) for code in style[2:-1].split(";")}
     assert styles <= {"0", "1", ""}, "weights are no colours"
     lines = [line for line in _MOVES.sub("", plain(text)).replace("\r", "\n").splitlines() if "rounds/s  " in line]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from runs import SECONDS
 
 FAULTS = """
 import resource, sys
@@ -23,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults_of(how: str) -> int:
     arguments = [sys.executable, "-c", FAULTS, how]
-    return int(subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return int(subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=SECONDS).stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
@@ -44,7 +45,7 @@ threading.Event().wait()
 
 def test_a_process_that_does_not_end_is_ended_once_it_writes_no_more() -> None:
     done = subprocess.run(
-        [sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert (done.returncode, done.stdout) == (7, "what was learnt\n")
     assert "did not end within 0.01 s after it was told to" in done.stderr

@@ -78,7 +78,7 @@ def test_one_certificate_that_takes_all_it_can_leaves_the_others_theirs(certs: C
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    run(crowded(), 40.0)
+    run(crowded())
 
 
 # Those who do not -----------------------------------------------------------------------------------------------

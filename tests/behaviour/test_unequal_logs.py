@@ -46,7 +46,7 @@ def test_a_site_that_joins_late_learns_its_whole_log_and_comes_to_the_others(tmp
             assert may_go_on.wait(SECONDS)
 
     async def whole() -> list[Agent]:
-        async with Coordinator(spec, start_seconds=3.0) as coordinator:
+        async with Coordinator(spec, start_seconds=10.0) as coordinator:
             settings = ClientSettings(with_baseline=False)
             agents = [
                 Agent(reference, index=index, coordinator=coordinator.address, settings=settings)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from runs import SECONDS
 from unit.client.test_value_function import queue
 
 from cospan.client import ValueFunction
@@ -24,7 +25,7 @@ def test_it_can_be_asked_where_there_is_no_grpc(tmp_path: Path) -> None:
         "print(value.value(3)); print(*(name for name in sys.modules if name.split('.')[0] in ('grpc', 'google')))"
     )
     said = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
     )
     number, imported = said.stdout.splitlines()
     assert float(number) == of(queue()).value(3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from private_runs import private
-from runs import announced, ring_site
+from runs import SECONDS, announced, ring_site
 
 from cospan.client.files import state_file
 from cospan.client.files.persistence import LearnerContext, StateKeeper, StatePolicy
@@ -86,14 +86,14 @@ def test_a_write_that_was_under_way_does_not_undo_it(tmp_path: Path, monkeypatch
     def save(path: Path, **values: Any) -> None:
         if not begun.is_set() and threading.current_thread() is not main:
             begun.set()
-            assert going.wait(15.0)
+            assert going.wait(SECONDS)
         npz.save_npz(path, **values)
         written.append(values[state_file.VECTORS])
 
     monkeypatch.setattr(state_file, "save_npz", save)
     file = StateFile(path, learner(), ONE_AGENT, run_id="run-1", every_seconds=1e-9)
     file.after_round()
-    assert begun.wait(15.0)
+    assert begun.wait(SECONDS)
     assert file._writer is not None
     submit = file._writer.submit
 

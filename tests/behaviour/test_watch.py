@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from behaviour.command import SECONDS, TINY, TOY, environment, line_of, started
+from behaviour.command import TINY, TOY, environment, line_of, started
+from runs import SECONDS
 
 _COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|38|9[0-7])(?:;\d+)*m")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

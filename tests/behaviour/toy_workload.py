@@ -7,6 +7,7 @@ Named on the command line as `toy_workload:NAME`, from this folder.
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,6 +201,11 @@ def stuck(index: int, seed: int) -> Site:
                 pipe.read()
 
     return make_site(index, seed, at_step)
+
+
+def leisurely(index: int, seed: int) -> Site:
+    """Takes a tenth of a second for each round of `workload`, so that its progress is seen."""
+    return make_site(index, seed, lambda step: time.sleep(0.02))
 
 
 def ends_the_process(index: int, seed: int) -> Site:

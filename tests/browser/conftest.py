@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser.own_network import enter_own_network
 from browser.watch import AGENTS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="make browser-test installs it")
@@ -29,6 +30,11 @@ class Live:
     url: str
     process: "subprocess.Popen[str]"
     folder: Path
+
+
+def pytest_sessionstart() -> None:
+    """Before anything is started; a developer who is not root shares the network of the machine."""
+    enter_own_network()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

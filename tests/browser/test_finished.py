@@ -15,7 +15,7 @@ def test_a_finished_run_opens_as_one_file_offline(browser: Any, live: Live, tmp_
         watch.page.wait_for_selector("#agents-body tr")
     watches[0].until("Number(document.documentElement.dataset.round) >= 30")
     live.process.send_signal(signal.SIGINT)
-    assert live.process.wait(60) in (0, 75)
+    assert live.process.wait(180) in (0, 75)
     for size, watch in zip(SIZES, watches, strict=True):
         watch.until("!document.querySelector('#notice').hidden")
         assert "ended" in watch.page.inner_text("#notice")

@@ -1,6 +1,7 @@
 """A page in a browser, and all that is observed of it."""
 
 import http.server
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -72,8 +73,13 @@ class Watch:
         """Waits for a condition; Playwright's own way evaluates text in the page, which its policy forbids."""
         deadline = time.monotonic() + WAIT_MS / 1000
         while not self.page.evaluate(condition):
-            assert time.monotonic() < deadline, f"not in time: {condition}"
+            assert time.monotonic() < deadline, f"not in time: {condition}; {self._state()}"
             self.page.wait_for_timeout(50)
+
+    def _state(self) -> str:
+        """What there is to know of a page that does not do what is awaited."""
+        shown = self.page.evaluate("[document.documentElement.dataset.round, document.body.innerText]")
+        return f"complaints {self.complaints}, lost {self.lost}, shown {json.dumps(shown)[:2000]}"
 
     def column(self, name: str) -> list[str]:
         """The cells below a heading of the table of agents; of the first column the names alone."""

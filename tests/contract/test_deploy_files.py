@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from behaviour.command import in_this_process
+from runs import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ("swarm", "microgrids", "--agents", "25", "--groups", "5")
@@ -106,7 +107,7 @@ def test_a_job_is_queued_again_only_at_its_time_limit(
         + (f"kill -{signal} $PPID\nsleep 20 > /dev/null 2>&1 & wait\n" if signal else f"exit {code}\n")
     )
     program = f"set -u; SLURM_JOB_ID=7; scontrol() {{ echo scontrol $*; }}; {function} run_again bash command.sh"
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == ends, done.stderr
     assert done.stdout.count("started") == starts
     assert ("scontrol requeue 7" in done.stdout) is requeued
@@ -118,7 +119,7 @@ def test_a_job_that_ends_as_it_is_told_to_stop_is_not_failed() -> None:
     function = script[script.index("run_again()") : script.index("\n}\n") + 3]
     Path("command.sh").write_text("trap 'exit 75' TERM\nsleep 0.05\nkill -USR1 $PPID\nexit 75\n")
     program = f"set -u; SLURM_JOB_ID=7; sleep() {{ :; }}; scontrol() {{ :; }}; {function} run_again bash command.sh"
-    codes = [subprocess.run(["bash", "-c", program], timeout=60, check=False).returncode for _ in range(12)]
+    codes = [subprocess.run(["bash", "-c", program], timeout=SECONDS, check=False).returncode for _ in range(12)]
     assert set(codes) == {75}
 
 
@@ -134,7 +135,7 @@ def test_the_units_of_systemd() -> None:
             ["systemd-analyze", "verify", "--man=no", *units],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
         assert (done.returncode, [line for line in done.stderr.splitlines() if "cospan" in line]) == (0, [])

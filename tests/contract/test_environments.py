@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from runs import SECONDS
 
 from cospan.client.environment.plain_values import packed, unpacked
 from cospan.client.environment.workload_loader import load_workload
@@ -188,5 +189,5 @@ def test_agents_of_a_fleet_differ(name: str, index: int) -> None:
 
 def test_importing_the_package_imports_no_workload() -> None:
     code = "import sys, cospan.client.workloads as w; print([n for n in sys.modules if w.__name__ + '.' in n])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=SECONDS)
     assert done.stdout.strip() == "[]"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import SECONDS
 
 from cospan.cli.commands.coordinator import CoordinatorOptions, _is_over, _plan
 from cospan.cli.run_folder.stored_run import run_to_resume
@@ -54,7 +55,7 @@ def test_a_coordinator_of_a_stored_run_imports_no_workload(said: tuple[str, ...]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=True,
     )
     loaded = done.stderr.rpartition("LOADED ")[2].split()

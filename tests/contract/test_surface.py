@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from runs import SECONDS
 
 PACKAGES = ("cospan.client", "cospan.simulation", "cospan.server")
 
@@ -24,6 +25,19 @@ def test_every_name_is_there(name: str) -> None:
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     program = f"import sys, {', '.join(PACKAGES)}; print(*(name for name in sys.modules))"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=True
+    )
     loaded = set(said.stdout.split())
     assert not loaded & {"grpc", "numpy", "gymnasium", "asyncio", "cospan.core.method"}
+
+
+def test_an_agent_imports_nothing_of_what_a_coordinator_stores_and_decides() -> None:
+    """Thousands of agents start on one machine, and each start is CPU time."""
+    program = "import sys, cospan.cli.commands.agent; print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    loaded = set(said.stdout.split())
+    assert "cospan.client.agent" in loaded
+    assert not loaded & {"cospan.server.machine", "cospan.server.storage.reader", "sqlite3"}

@@ -176,7 +176,7 @@ def environment_of(folder: Path, *paths: Path) -> dict[str, str]:
     """A small environment with a home of its own; commands come from `paths` first."""
     keep = {
         name: os.environ[name]
-        for name in ("LANG", "TMPDIR", "PIP_INDEX_URL", "PIP_CONFIG_FILE")
+        for name in ("LANG", "TMPDIR", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_COMPILE")
         if name in os.environ
     }
     search = os.pathsep.join([*map(str, paths), *os.environ["PATH"].split(os.pathsep)])

@@ -10,7 +10,7 @@ from docs.pages import ROOT, Block, Reader, blocks_of
 
 from cospan.client.workloads.queues import workload
 
-SECONDS = 120.0
+SECONDS = 300.0
 ASKED = re.compile(r"cospan value runs/latest --site (\d+) --at state=(\d+) --than state=(\d+)")
 
 

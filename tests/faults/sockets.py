@@ -29,6 +29,10 @@ _MESSAGE_BYTES = 1 << 20
 _OWN_FILES = 4
 STATUS_SECONDS = 1.0
 """An answer to `status` takes less: over gRPC, and as a command once Python has loaded it."""
+_TRIES = 3
+"""Browsers and Prometheus ask again when a connection was closed before its answer. On a machine that lets a client
+stand still between its connection and its request, the crowd takes its place meanwhile.
+"""
 LOG_BYTES = 1_000_000
 
 
@@ -59,7 +63,12 @@ class _Times:
 
 
 async def run_sockets(
-    folder: Path, *, connections: int = 700, files: int = 600, seconds: float = 45.0
+    folder: Path,
+    *,
+    connections: int = 700,
+    files: int = 600,
+    seconds: float = 45.0,
+    status_seconds: float = STATUS_SECONDS,
 ) -> SocketsReport:
     """One run; `connections` to its dashboard for `seconds`, of a coordinator that may have `files` open.
 
@@ -93,16 +102,16 @@ async def run_sockets(
         f"  {rounds} rounds, {used:.2f} cores; the log grew by {grown} bytes",
     ]
     report.problems += times.wrong
-    _judge(report, times, rounds, grown)
+    _judge(report, times, rounds, grown, status_seconds)
     if most_files > files - _OWN_FILES:
         report.problems.append(f"{most_files} files were open, of {files}")
     return report
 
 
-def _judge(report: SocketsReport, times: _Times, rounds: int, grown: int) -> None:
+def _judge(report: SocketsReport, times: _Times, rounds: int, grown: int, status_seconds: float) -> None:
     for what, took in (("status", times.status), ("`cospan status`", times.command)):
-        if not took or max(took) >= STATUS_SECONDS:
-            report.problems.append(f"{what} took {_shown(took)}; the bound is {STATUS_SECONDS:g} s")
+        if not took or max(took) >= status_seconds:
+            report.problems.append(f"{what} took {_shown(took)}; the bound is {status_seconds:g} s")
     if rounds <= 0:
         report.problems.append("no round closed meanwhile")
     if grown >= LOG_BYTES:
@@ -211,15 +220,26 @@ async def _timed(times: _Times, what: str, into: list[float], asked: Any) -> Non
 
 async def _page(port: int, path: str) -> None:
     async with asyncio.timeout(10.0):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-            line = await reader.readline()
-            if line.split(b" ")[1:2] != [b"200"]:
-                raise AssertionError(f"it was answered with {line!r}")
-            await reader.read(-1)
-        finally:
-            writer.close()
+        for _ in range(_TRIES):
+            line = await _first_line(port, path)
+            if line:
+                break
+    if line.split(b" ")[1:2] != [b"200"]:
+        raise AssertionError(f"it was answered with {line!r}")
+
+
+async def _first_line(port: int, path: str) -> bytes:
+    """Of a whole answer; empty where the connection was closed before."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        line = await reader.readline()
+        await reader.read(-1)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+    return line
 
 
 _STATUS = """

@@ -12,8 +12,8 @@ from behaviour.command import cospan, ended, started
 from ray_cluster.cluster import CPUS, Cluster, running
 
 from cospan.cli.output.exit_codes import INTERRUPTED
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import read_state
-from cospan.server.storage.run_folder import STORE
 from cospan.wire.errors import RunFileError
 
 pytest.importorskip("ray", reason="make ray-test installs Ray in an environment of its own")

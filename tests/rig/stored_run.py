@@ -6,8 +6,8 @@ from typing import Any
 
 from rig.machines import until
 
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import StoredState, read_reports, read_state
-from cospan.server.storage.run_folder import STORE
 
 _BOUND = 240.0
 

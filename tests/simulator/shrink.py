@@ -56,7 +56,7 @@ def _without_one_part(plan: Plan, size: int, fails: Callable[[Plan], bool]) -> P
 
 
 def pasteable_test(plan: Plan, result: Result) -> str:
-    """A test that fails as the plan does; it belongs into tests/property/test_simulator.py."""
+    """A test that fails as the plan does; it belongs into tests/property/test_simulator_failures.py."""
     body = source_of(plan).replace("\n", "\n    ")
     head = f'def test_seed_{plan.seed}() -> None:\n    """{result.violation}"""\n'
     return f'{head}    plan = {body}\n    assert play(plan).violation == ""'

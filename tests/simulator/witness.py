@@ -201,7 +201,7 @@ class Witness:
     def _check_ahead(self, state: CoordinatorState) -> None:
         """Rounds run ahead of the disk only with the contributors of the last stored one, who are connected."""
         durable = len(self.store.rounds)
-        if state.round == durable or state.open_round.replaying:
+        if state.round == durable:
             return
         stored = self.last_contributors
         sessions, hosts = state.members.sessions, state.members.hosts

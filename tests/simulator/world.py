@@ -298,7 +298,9 @@ class World:
         """
         counted = bool(self.plan.settings.quorum) or self.witness.last_contributors == self.all_agents
         here = len(self.agents) == len(self._hosted) and all(map(self._takes_part, self.agents.values()))
-        return counted and here
+        # What stands still has faults before it: an agent that was asked to leave meanwhile does so afterwards.
+        processes = (*self.agents.values(), self.coordinator, self.relay)
+        return counted and here and not any(each is not None and each.stalled for each in processes)
 
     def _takes_part(self, process: AgentProcess) -> bool:
         state, connection = process.state, process.connection

@@ -11,8 +11,8 @@ import pytest
 from behaviour.command import cospan, in_this_process
 from slurm.cluster import PROGRAMS, Cluster, running, until
 
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import read_state
-from cospan.server.storage.run_folder import STORE
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 RUN = ("queues", "--agents", "12", "--groups", "4", "--rounds", "1500", "--seed", "3")

@@ -29,7 +29,7 @@ MODULES = (
     "main.js",
 )
 """The modules, each after its imports."""
-_NAMES = frozenset({"index.html", "login.html", "style.css", "icon.svg", *MODULES})
+_NAMES = frozenset({"index.html", "login.html", "style.css", "icon.svg", "again.js", *MODULES})
 
 
 @cache

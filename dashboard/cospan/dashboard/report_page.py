@@ -13,6 +13,7 @@ _IMPORT = re.compile(r'^import \{ (.+?) \} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|class|(?:async )?function) (\w+))", re.MULTILINE)
 _STYLE_LINK = '<link rel="stylesheet" href="style.css">'
 _SCRIPT_LINK = '<script type="module" src="main.js"></script>'
+_AGAIN_LINK = '<script src="again.js"></script>\n'
 _ICON_LINK = '<link rel="icon" href="icon.svg" type="image/svg+xml">'
 
 
@@ -34,6 +35,7 @@ def report_page(frame: Mapping[str, Any]) -> str:
         (_ICON_LINK, f'<link rel="icon" href="data:image/svg+xml;base64,{icon}">'),
         (_STYLE_LINK, f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>'),
         (_SCRIPT_LINK, ""),
+        (_AGAIN_LINK, ""),
         (
             "</body>",
             f'<script type="application/json" id="data">{data}</script>\n<script>{script}</script>\n</body>',

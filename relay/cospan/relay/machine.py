@@ -38,6 +38,7 @@ from cospan.relay.events import (
     Welcomed,
 )
 from cospan.relay.members import is_open_already, offered_below, with_epoch_below
+from cospan.relay.restarts import streams_to_close, without_first_round
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
 from cospan.server.machine import events
@@ -169,7 +170,8 @@ def _dispatch(state: RelayState, event: Event, now: float) -> _Mixed:
 
 
 def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
-    stamp, fleet = welcome.stamp, state.fleet
+    stamp, away = welcome.stamp, streams_to_close(state, welcome)
+    fleet = without_first_round(state.fleet, welcome)
     shortened = _with_earlier_timeout(welcome.specification, state.level)
     config = fleet.config.evolve(
         run_id=stamp.run_id, incarnation=stamp.incarnation, coordinator_started=welcome.coordinator_started
@@ -187,7 +189,8 @@ def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     )
     ready = [token for token in sorted(state.unwelcomed) if _may_welcome(state, token)]
     state = replace(state, unwelcomed=state.unwelcomed.difference(ready))
-    return state, tuple(events.Send(token, welcome_of(fleet, fleet.members.sessions[token])) for token in ready)
+    told = (events.Send(token, welcome_of(fleet, fleet.members.sessions[token])) for token in ready)
+    return state, (*away, *told)
 
 
 def _at_round(

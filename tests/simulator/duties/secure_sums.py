@@ -137,8 +137,9 @@ class SecureSums:
         self, before: CoordinatorState, state: CoordinatorState, members: tuple[Member, ...], token: str
     ) -> str | None:
         """Notes what a session offers; the token of the one whose place it takes in the open round, if it does."""
-        displaced = [former for former in self._tokens if former not in state.members.sessions]
-        one = displaced[0] if len(displaced) == 1 and displaced[0] in before.members.sessions else None
+        ended = before.members.sessions.keys() - state.members.sessions.keys()  # by this join, and not before
+        displaced = [former for former in self._tokens if former in ended]
+        one = displaced[0] if len(displaced) == 1 else None
         takes_place = one is not None and set(self.offers.get(one, ())) <= set(members)
         self.offers[token] = members
         if one is None or not takes_place:

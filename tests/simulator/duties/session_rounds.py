@@ -49,7 +49,7 @@ class SessionRounds:
             return
         sent = [command.message for command in commands if isinstance(command, session.Transmit)]
         self._is_welcomed = isinstance(event, session.Received) and isinstance(event.message, Welcome)
-        uploads, learns = self._owed(event, sent)
+        uploads, learns = self._owed(event, state, sent)
         tries = any(isinstance(each, session.Connect | session.Inquire) for each in commands)
         if tries or isinstance(event, session.StreamBroke):
             self._has_stream = self._is_active = False
@@ -65,7 +65,9 @@ class SessionRounds:
                 "a process that leaves says so where a stream is open"
             )
 
-    def _owed(self, event: session.Event, sent: Sequence[AgentMessage]) -> tuple[list[GradientUpload], bool]:
+    def _owed(
+        self, event: session.Event, state: session.SessionState, sent: Sequence[AgentMessage]
+    ) -> tuple[list[GradientUpload], bool]:
         """The gradients that an event lets it send, and whether it learns then."""
         match event:
             case session.Prepared(join=join):
@@ -74,7 +76,7 @@ class SessionRounds:
                 self._has_stream = True
                 self._check_join(sent)
             case session.Received(message=Welcome() as welcome):
-                return self._welcomed(welcome)
+                return self._welcomed(welcome, passes_on=state.passes_on)
             case session.Received(message=BasisUpdate() as update):
                 return self._opened(update.stamp, update.basis, is_open=True)
             case session.Received(message=Receipt(disposition=disposition)):
@@ -100,9 +102,11 @@ class SessionRounds:
             told = (self._token, self._stamp.run_id, self._newest)
             assert (shown.session_token, shown.run_id, shown.last_round) == told, "a process says what it knows"
 
-    def _welcomed(self, welcome: Welcome) -> tuple[list[GradientUpload], bool]:
+    def _welcomed(self, welcome: Welcome, *, passes_on: bool) -> tuple[list[GradientUpload], bool]:
         self._is_active, self._token = True, welcome.session_token
         self._welcomes += 1
+        if passes_on and not welcome.started and not welcome.stamp.round:
+            self._gradients, self._learning = [], None  # the first round may be over more agents than a relay's sum
         is_open = welcome.started and welcome.first_round <= welcome.stamp.round
         return self._opened(welcome.stamp, welcome.basis, is_open=is_open)
 

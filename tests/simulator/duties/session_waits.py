@@ -246,7 +246,9 @@ class SessionWaits:
             self._attempts += 1
             return
         asked_at, self._asked_at = self._asked_at, None
-        if isinstance(event, session.Answered):
+        assert state.stamp is not None
+        # A relay answers with the stamp of an older copy's coordinator, just before it ends the stream.
+        if isinstance(event, session.Answered) and event.stamp.incarnation == state.stamp.incarnation:
             self._hear(state, now)
         elif now > self._answer_by + _LATE_ANSWER_SECONDS and not self._was_excused:
             self._ask_at, self._was_excused = now, True  # the process stood still itself

@@ -43,6 +43,8 @@ class Listener:
         self._process, self._witness = process, witness
         self._handle, self._take, self._sessions = handle, take, sessions
         self._streams = 0
+        self._closing: set[int] = set()
+        """Streams that carry nothing more, and end when the commands of this moment are executed."""
 
     def next_stream(self) -> int:
         """The number of a new stream."""
@@ -53,6 +55,8 @@ class Listener:
 
     def received(self, connection: Connection, message: AgentMessage) -> None:
         """A message of a stream; one that is refused ends it."""
+        if connection.number in self._closing:
+            return
         try:
             self._receive(connection, message)
         except RemoteError as refusal:
@@ -66,6 +70,9 @@ class Listener:
                 self.connections[connection.number] = connection
                 token = f"token-{self._process.rng.getrandbits(64):x}"
                 self._handle(events.JoinRequested(message, connection.number, token))
+                # A relay welcomes it later, if at all; the end of its stream counts from now on.
+                own = (each.token for each in self._sessions().values() if each.stream == connection.number)
+                connection.token = next(own)
             case GradientUpload():
                 self._take(connection.token, message)
             case Heartbeat():
@@ -97,16 +104,21 @@ class Listener:
 
     def send(self, token: str, message: Welcome | Receipt | SumMembers) -> None:
         """To one session."""
-        session = self._sessions().get(token)
-        connection = self.connections.get(session.stream) if session else None
+        connection = self._open(self._sessions().get(token))
         if connection is not None:
             connection.token = token
             connection.send(1, message)
 
+    def _open(self, session: Session | None) -> Connection | None:
+        """The connection of a session, if messages are sent over it."""
+        if session is None or session.stream in self._closing:
+            return None
+        return self.connections.get(session.stream)
+
     def broadcast(self, sessions: Collection[Session], message: BasisUpdate | Finish | Drain) -> None:
         """To several sessions; the last message ends their streams."""
         for session in sessions:
-            connection = self.connections.get(session.stream)
+            connection = self._open(session)
             if connection is not None:
                 connection.send(1, message)
                 if not isinstance(message, BasisUpdate):
@@ -115,9 +127,11 @@ class Listener:
     def close_stream(self, number: int, error: RemoteError | None) -> None:
         """Ends a stream after the commands that are being executed."""
         if number in self.connections:
+            self._closing.add(number)
             self._process.later(0.0, lambda: self._close_stream(number, error))
 
     def _close_stream(self, number: int, error: RemoteError | None) -> None:
+        self._closing.discard(number)
         if number in self.connections:
             self._end_stream(self.connections[number], error)
 

@@ -101,9 +101,10 @@ class Process:
             self.do(self._waiting.popleft())
 
     def die(self) -> None:
-        """It is gone, and so is its memory."""
-        self.alive = False
-        self.ended()
+        """It is gone, and so is its memory; without effect if it is gone already."""
+        if self.alive:
+            self.alive = False
+            self.ended()
 
     def ended(self) -> None:
         """What its operating system, and what supervises it, does then."""

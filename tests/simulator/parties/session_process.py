@@ -129,9 +129,10 @@ class SessionProcess(Process):
             self._is_stepping = False
 
     def _take(self, event: session.Event) -> None:
-        now, was_learning = self.clock(), self._is_learning
-        self.state, commands = session.step(self.state, event, now)
-        self.state.check()
+        now, was_learning, before = self.clock(), self._is_learning, self.state
+        self.state, commands = session.step(before, event, now)
+        if self.state is not before:  # most ticks change nothing
+            self.state.check()
         self._waits.stepped(event, self.state, commands, now, was_learning=was_learning)
         self._rounds.stepped(event, self.state, commands)
         if isinstance(event, session.Received):

@@ -345,6 +345,7 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
             cause=COORDINATOR_LOST,
             message=complaint or "the coordinator process ended in the middle of the run",
             rounds=len(monitor.rows),
+            void_rounds=sum(not row.contributors for row in monitor.rows),
             seconds=sum(row.seconds for row in monitor.rows),
             agents=saved_agents(folder),
             agent_steps=counted * plan.specification.method.steps_per_round,

@@ -94,15 +94,16 @@ _LATE_SECONDS, _LATE_ROUNDS = 1.0, 2.0
 def doing(report: RunReport, now: float) -> str:
     """The phase of a run, at a time in seconds since 1970."""
     here = sum(agent.phase is not AgentPhase.GONE for agent in report.agents)
-    seconds = f"{report.phase_seconds:.1f} s"
+    seconds, spec = f"{report.phase_seconds:.1f} s", report.specification
     match report.phase:
         case RunPhase.WAITING:
             verb = "come back" if report.stamp.round else "join"
             lost = [agent for agent in report.agents if agent.phase is AgentPhase.LOST]
             known = f"; lost: {_named(lost, now)}" if lost else ""
+            least = f", in {spec.min_cohort} or more processes" if spec.secure_sums else ""
             return (
-                f"waiting {seconds} for agents to {verb}: "
-                f"{here - len(lost)} of {report.specification.agents} are connected{known}"
+                f"waiting {seconds} for agents to {verb}{least}: "
+                f"{here - len(lost)} of {spec.agents} are connected{known}"
             )
         case RunPhase.COLLECTING:
             return f"round {report.stamp.round}, {_waiting(report, seconds, now)}"

@@ -345,4 +345,5 @@ def _totals(document: dict[str, Any], outcome: RunOutcome) -> str:
     speed = f" in {outcome.seconds:.1f} s ({rate:.1f} rounds/s)" if rate else ""
     digest = document["basis_sha256"]
     basis = f"; basis {digest[:16]}" if digest else ""
-    return f"{outcome.rounds}{of} rounds{speed}, {document['agents']} agents finished{basis}"
+    void = f", {outcome.void_rounds} void" if outcome.void_rounds else ""
+    return f"{outcome.rounds}{of} rounds{void}{speed}, {document['agents']} agents finished{basis}"

@@ -18,11 +18,15 @@ from cospan.wire.errors import RunFileError
 
 
 class RunRecord:
-    """The seconds of a run's rounds, and the machine's state when it finished; it also passes both to a `Voice`."""
+    """The seconds of a run's rounds, how many were void, and the machine's state when it finished.
+
+    It also passes these to a `Voice`.
+    """
 
     def __init__(self, coordinator: Coordinator, voice: Voice) -> None:
         self.rounds_file: RoundsFile | None = None
         self.seconds = 0.0
+        self.void_rounds = 0
         self._engine, self._voice, self._agent_stats = coordinator.engine, voice, coordinator.agent_stats
         self._end: tuple[CoordinatorState, str] | None = None
         self._engine.on_round.append(self._on_round)
@@ -30,6 +34,7 @@ class RunRecord:
 
     def _on_round(self, command: ReportRound) -> None:
         self.seconds += command.report.seconds
+        self.void_rounds += not command.report.contributors
         if self.rounds_file is not None:
             self.rounds_file.add(row_of(command.report))
         self._voice.round(command.report)
@@ -72,7 +77,13 @@ class RunRecord:
         if self._end is None:
             return None
         state, message = self._end
-        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._agent_stats.bounded)
+        return outcome_of_state(
+            state,
+            message=message,
+            seconds=self.seconds,
+            bounded=self._agent_stats.bounded,
+            void_rounds=self.void_rounds,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -82,6 +93,7 @@ async def writing_folder(record: RunRecord, folder: RunFolder) -> AsyncIterator[
     folder.write_spec(record.specification)
     rows = [row_of(report) for report in read_reports(folder.store)]
     record.seconds = sum(row.seconds for row in rows)
+    record.void_rounds = sum(not row.contributors for row in rows)
     record.rounds_file = RoundsFile(folder.rounds, rows)
     writer = asyncio.create_task(record.rounds_file.keep_writing())
     try:

@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
-from cospan.server.storage.lock import FileLock, holder_of_lock
-from cospan.server.storage.run_folder import STORE
+from cospan.server.storage.lock import STORE, FileLock, holder_of_lock
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
 from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text, writing_whole

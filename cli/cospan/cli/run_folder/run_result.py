@@ -69,6 +69,7 @@ class RunOutcome:
             has none.
         bounded: names of agents whose heads reached `head_radius`.
         warnings: sentences for the user.
+        void_rounds: rounds that closed without a step, as a process was lost whose masks were needed.
     """
 
     specification: RunSpecification
@@ -87,6 +88,7 @@ class RunOutcome:
     warnings: tuple[str, ...] = ()
     head_covariance: Float[np.ndarray, "r r"] | None = None
     vectors_sent: int = 0
+    void_rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "rank_in_use": outcome.rank_in_use,
         "improvement": _improvement_document(spec, finished),
         "privacy": _privacy_document(outcome),
+        "void_rounds": outcome.void_rounds,
         "run_id": outcome.run_id,
         "finish_cause": outcome.cause,
         "message": outcome.message,
@@ -316,7 +319,7 @@ def plain_constants(values: Any) -> dict[str, Any]:
 
 
 def outcome_of_state(
-    state: CoordinatorState, *, message: str, seconds: float, bounded: Iterable[str] = ()
+    state: CoordinatorState, *, message: str, seconds: float, bounded: Iterable[str] = (), void_rounds: int = 0
 ) -> RunOutcome:
     """The outcome of a run whose machine has finished.
 
@@ -325,6 +328,7 @@ def outcome_of_state(
         message: why it is over.
         seconds: from the opening of the first round to the close of the last.
         bounded: agents whose heads reached `head_radius`.
+        void_rounds: rounds that closed without a step.
     """
     counted = sum(state.history.rounds_counted.values())
     departures = sorted(state.members.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
@@ -347,6 +351,7 @@ def outcome_of_state(
         rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         bounded=tuple(sorted(bounded)),
         vectors_sent=min(sent, state.specification.dp_vectors),
+        void_rounds=void_rounds,
     )
 
 
@@ -354,7 +359,7 @@ def read_outcome(
     document: Mapping[str, Any], specification: RunSpecification, basis: Float[np.ndarray, "d r"]
 ) -> RunOutcome:
     """The outcome of a `result.json` that a coordinator has written."""
-    same = ("run_id", "message", "rounds", "seconds", "agents", "agent_steps")
+    same = ("run_id", "message", "rounds", "void_rounds", "seconds", "agents", "agent_steps")
     return RunOutcome(
         **{name: document[name] for name in same},
         specification=specification,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from cospan.cli.run_folder.layout import NEWEST, RunFolder
 from cospan.core.specification import RunSpecification
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import StoredState, read_state
-from cospan.server.storage.run_folder import STORE, differences
+from cospan.server.storage.run_folder import differences
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import FinishCause
 

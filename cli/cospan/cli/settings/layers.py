@@ -9,13 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from cospan.core import fields
 from cospan.core.method import DEFAULT_MIN_STEPS, Method
@@ -73,16 +67,16 @@ def _fields_of(kind: type[Any]) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    _RunSettings = BaseSettings  # `Settings.of` gives the values of the fields that are made here
+    _RunSettings = BaseModel  # `Settings.of` gives the values of the fields that are made here
 else:
     _OF_A_RUN = _fields_of(RunFields) | _fields_of(Method)
-    _RunSettings = create_model("_RunSettings", __base__=BaseSettings, **_OF_A_RUN)
+    _RunSettings = create_model("_RunSettings", __base__=BaseModel, **_OF_A_RUN)
 
 
 class Settings(_RunSettings):
     """The settings of all commands; a description says what a value must be."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     preset: Literal["paper", "practical", "compact", "full-history"] | None = Field(
         None, description="paper, practical, compact or full-history"
@@ -187,7 +181,8 @@ def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
     path = _config_path(config)
     said = {name: value for name, value in flags.items() if name in Settings.model_fields}
     try:
-        return _reading(path)(**said)
+        written = {} if path is None else toml_values(read_text(path, MAX_TOML_BYTES))
+        return Settings(**written | _of_environment() | said)
     except ValidationError as failure:
         raise InvalidValueError("; ".join(_sentence(error, said, path) for error in failure.errors())) from failure
     except UnicodeDecodeError as failure:
@@ -227,28 +222,11 @@ def _config_path(config: Path | None) -> Path | None:
     return config
 
 
-def _reading(path: Path | None) -> type[Settings]:
-    """The settings with their layers, the file among them.
-
-    Raises:
-        ValueError: the file is not TOML.
-        OSError: it cannot be read.
-    """
-    said = {} if path is None else toml_values(read_text(path, MAX_TOML_BYTES))
-
-    class FromLayers(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, said)
-
-    return FromLayers
+def _of_environment() -> dict[str, str]:
+    """The settings of `COSPAN_…` variables, in any case of letters; an empty one is not set."""
+    known = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    said = ((known.get(variable.upper()), value) for variable, value in os.environ.items())
+    return {name: value for name, value in said if name is not None and value}
 
 
 def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -214,7 +214,7 @@ class CoordinatorState(Evolving):
     def check(self) -> None:
         """Raises AssertionError if an invariant is violated; tests call it after every event."""
         for part in (self, self.config, self.members, self.open_round, self.history, self.durability):
-            assert vars(part).keys() == {each.name for each in fields(part)}, "evolve sets declared fields only"
+            assert vars(part).keys() == part.__dataclass_fields__.keys(), "evolve sets declared fields only"
         _check_members(self)
         _check_open_round(self)
         _check_phase(self)

@@ -39,9 +39,10 @@ def next_deadline(state: CoordinatorState) -> float | None:
     sessions, current = state.members.sessions.values(), state.open_round
     silence, longest = _silence_timeout(state), round_timeout(state)
     deadlines = [session.last_seen + silence for session in sessions]
-    deadlines += [_awaited_since(state, session) + longest for session in _awaited_sessions(state)]
-    if current.awaited and current.contributions:
+    if current.awaited and current.contributions:  # none of those awaited is due before that
         deadlines.append(state.phase_since + longest)
+    else:
+        deadlines += [_awaited_since(state, session) + longest for session in _awaited_sessions(state)]
     if state.phase is RunPhase.WAITING:
         deadlines.append(state.phase_since + _start_timeout(state))
     if state.members.deserted_since is not None:

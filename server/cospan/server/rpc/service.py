@@ -172,6 +172,9 @@ class CoordinatorService:
         if not message.agent_ids:
             await self._engine.know_sites()
         self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
+        if stream.token is None and message.agent_ids:
+            # A relay welcomes the session later, if at all; what the stream says, and its end, count from now on.
+            stream.token = self._engine.state.members.hosts.get(message.agent_ids[0])
 
     async def _listen(self, stream: Stream, context: Context) -> None:
         """What a stream that has joined says; no more of it than its rates allow."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cospan.wire.errors import RunFileError
 
+STORE = "coordinator.sqlite"
+"""The stored run, in its folder. Its name is here, for agents import none of what reads and writes it."""
 _WAIT_SECONDS = 1.0
 """Longest wait for a lock: a killed process holds it for a moment, one that checks it even shorter."""
 _TRY_SECONDS = 0.02

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from cospan.core.specification import RunSpecification
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import read_state
 from cospan.server.storage.writer import RunStore, create_store, open_store
 from cospan.wire.errors import InvalidValueError, RunFileError
 
-STORE = "coordinator.sqlite"
-"""The stored run, in its folder."""
 _MOST_NAMED = 3
 
 

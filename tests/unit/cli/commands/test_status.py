@@ -196,6 +196,11 @@ def test_status_of_every_phase(changes: dict[str, Any], says: str) -> None:
     assert says in status_lines(replace(run_report(RunPhase.WAITING, agent_report(0)), **changes))[1]
 
 
+def test_status_says_how_many_processes_a_secure_sum_waits_for() -> None:
+    waiting = run_report(RunPhase.WAITING, agent_report(0), specification=private())
+    assert f"come back, in {private().min_cohort} or more processes: 1 of " in status_lines(waiting)[1]
+
+
 def test_status_of_thousands_shows_the_first_of_them() -> None:
     lines = status_lines(run_report(RunPhase.COLLECTING, *(agent_report(number) for number in range(1100))))
     assert lines[-1] == "… and 1,000 more"

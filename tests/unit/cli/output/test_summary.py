@@ -41,6 +41,18 @@ def test_the_summary_says_who_left_and_ends_with_the_folder() -> None:
     assert lines[-1] == "runs/x"
 
 
+def test_the_summary_and_the_result_count_void_rounds() -> None:
+    document = result_document(replace(OUTCOME, void_rounds=2))
+    assert document["void_rounds"] == 2
+    (line,) = [
+        each
+        for each in summary_lines(replace(OUTCOME, void_rounds=2), [], document, Path("run"), width=None)
+        if " rounds, 2 void in " in each
+    ]
+    assert "void" not in "".join(lines_of(None))
+    assert line.endswith("agents finished; basis " + document["basis_sha256"][:16])
+
+
 def test_the_table_is_cut_to_a_narrow_terminal() -> None:
     assert max(map(len, lines_of(None)[:4])) > 80
     narrow = lines_of(78)[:4]

@@ -7,8 +7,9 @@ from runs import specification
 from stored import round_of
 
 from cospan.server import Coordinator
+from cospan.server.storage.lock import STORE
 from cospan.server.storage.reader import read_state
-from cospan.server.storage.run_folder import STORE, store_of
+from cospan.server.storage.run_folder import store_of
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 

@@ -90,6 +90,9 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     )
     if before is None or welcome.stamp.durable_round > before.durable_round:
         state = progressed(state, now)
+    begins = not welcome.started and not welcome.stamp.round and not welcome.specification.secure_sums
+    if state.passes_on and begins:  # the first round may be over more agents than the sum (cospan.relay.restarts)
+        state = state.evolve(kept=(), learning=None, learning_at=None)
     commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
     if welcome.membership is not None and state.epoch_id != state.agreed:
         commands += (Agree(welcome.membership),)

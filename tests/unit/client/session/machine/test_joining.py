@@ -52,6 +52,28 @@ def test_the_site_must_be_made_before_a_stream_is_opened() -> None:
     assert agent.state.phase is Phase.OFFLINE
 
 
+@pytest.mark.parametrize("is_summed", [True, False])
+def test_a_relay_forgets_its_sum_where_the_run_waits_for_its_first_round(*, is_summed: bool) -> None:
+    """Other agents may have joined it since; an agent has one gradient of the round, and keeps it."""
+    agent, relay = (sent(), sent()) if is_summed else (active(), active())
+    relay.state = replace(relay.state, passes_on=True)
+    for each in (agent, relay):
+        assert reconnect(each, replace(each.welcome(0), started=False)) == []
+    assert len(agent.state.kept) == is_summed
+    assert (relay.state.kept, relay.state.learning) == ((), None)
+    assert relay.update(0) == ["Learn"]
+
+
+def test_a_relay_keeps_the_sum_of_a_round_that_may_be_repeated() -> None:
+    relay = sent()
+    relay.state = replace(relay.state, passes_on=True)
+    relay.update(1)
+    relay.learn()
+    assert reconnect(relay, replace(relay.welcome(1), started=False)) == []
+    assert [each.upload.round for each in relay.state.kept] == [1]
+    assert relay.update(1) == ["Transmit GradientUpload"]
+
+
 # Another run --------------------------------------------------------------------------------------------
 
 
