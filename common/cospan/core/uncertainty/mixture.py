@@ -55,15 +55,8 @@ class DiagonalInformation:
     ) -> "DiagonalInformation":
         """Of A, b, S and the feature covariance C."""
         turned, turned_back, is_exact = _roots(covariance)
-        plain = _whitened(system, rewards, noise) if noise.ndim == 3 else None
-        if plain is not None:
-            whitened, whitened_rewards = plain
-            root = whitened @ turned
-            information, score = root.swapaxes(-1, -2) @ root, applied(whitened.swapaxes(-1, -2), whitened_rewards)
-        else:
-            weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
-            information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
-            score = applied(weighted, rewards)
+        weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
+        information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
         h, rotation = np.linalg.eigh(symmetric(information))
         back = rotation.swapaxes(-1, -2)
         to_weights = turned @ rotation
@@ -73,7 +66,7 @@ class DiagonalInformation:
             to_weights=to_weights,
             from_weights=turned_back(back),
             metric=metric,
-            scores=applied(to_weights.swapaxes(-1, -2), score),
+            scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, rewards)),
         )
 
     def measured(self, vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
@@ -86,17 +79,6 @@ class DiagonalInformation:
         if self.metric is not None:
             return self.metric
         return np.broadcast_to(np.eye(self.information.shape[-1]), self.to_weights.shape)
-
-
-def _whitened(
-    system: Float[np.ndarray, "n d d"], rewards: Float[np.ndarray, "n d"], noise: Float[np.ndarray, "n d d"]
-) -> tuple[Float[np.ndarray, "n d d"], Float[np.ndarray, "n d"]] | None:
-    """L⁻¹A and L⁻¹b with S = L Lᵀ, of n agents in a third of the time of S⁻¹A; None where an S has no such L."""
-    try:
-        inverse = lower_inverse(np.linalg.cholesky(noise))
-    except np.linalg.LinAlgError:
-        return None
-    return inverse @ system, applied(inverse, rewards)
 
 
 _TurnedBack: TypeAlias = Callable[[Float[np.ndarray, "*n d d"]], Float[np.ndarray, "*n d d"]]
