@@ -169,7 +169,7 @@ def _moves_in_a_void_round(patch: pytest.MonkeyPatch) -> None:
         (_masks_two_vectors, "masks two vectors", 60),
         (
             _adds_without_a_member,
-            "not over all members|stays open that can have no|waits for no agent",
+            "fewer than the smallest cohort|not over all members|stays open that can have no|waits for no agent",
             3,
         ),
         (_moves_in_a_void_round, "a void round changes the basis", 3),

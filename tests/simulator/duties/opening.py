@@ -51,7 +51,7 @@ class Opening:
             return True
         if opens and self._awaits_cohort:
             self._awaits_cohort, self.has_opened = False, True
-            assert self._is_ready(state), "a run goes on without its smallest cohort"
+            assert self._is_ready(state), "a run continues without its smallest cohort"
             self._check_round(state, replays=False)
             return True
         if opens and not self.has_opened:

@@ -134,30 +134,30 @@ def run_mutants(numbers: Sequence[int], seeds: int, most_plays: int | None) -> l
         most_plays: how many of those a generated mutant is played with that reach it; None for all.
     """
     survivors: list[Mutant] = []
-    tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     reached = _reached(seeds) if any(MUTANTS[number].key for number in numbers) else {}
     for number in numbers:
         mutant = MUTANTS[number]
         kind = ("generated, " if mutant.key else "by hand, ") + _MACHINE_NAMES[mutant.module.split(".")[1]]
         if mutant.why_not:
-            tally[kind]["no effect"] += 1
+            outcomes[kind]["no effect"] += 1
             print(f"{number:3} {mutant.what}: not played ({mutant.why_not})", flush=True)
             continue
         tried = reached.get((mutant.module, mutant.key), [])[:most_plays] if mutant.key else _tried(mutant, seeds)
         said = _forked(functools.partial(_play_mutant, mutant, tried)) if tried else ""
         survivors += [] if said else [mutant]
-        tally[kind]["found" if said else "open"] += 1
+        outcomes[kind]["found" if said else "open"] += 1
         print(f"{number:3} {mutant.what}: {said or f'SURVIVED {len(tried)} seeds'}", flush=True)
-    _print_shares(survivors, tally, seeds)
+    _print_shares(survivors, outcomes, seeds)
     return survivors
 
 
-def _print_shares(survivors: Sequence[Mutant], tally: Mapping[str, Counter[str]], seeds: int) -> None:
+def _print_shares(survivors: Sequence[Mutant], outcomes: Mapping[str, Counter[str]], seeds: int) -> None:
     """The last lines: what is open, and the shares by machine and of all."""
     for mutant in survivors:
         print(f"open: {mutant.what}")
-    total = sum(tally.values(), Counter[str]())
-    for kind, counts in (*sorted(tally.items()), ("all", total)):
+    total = sum(outcomes.values(), Counter[str]())
+    for kind, counts in (*sorted(outcomes.items()), ("all", total)):
         seen = counts["found"] + counts["open"]
         print(
             f"{kind}: {counts['found']} of {seen} found by {seeds} seeds ({counts['found'] / max(1, seen):.1%}); "
@@ -168,7 +168,7 @@ def _print_shares(survivors: Sequence[Mutant], tally: Mapping[str, Counter[str]]
 def main() -> int:
     """1 if a mutant survives that is not known to have no effect."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=500, help="how many seeds there are to find them")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many seeds there are to find them")
     parser.add_argument(
         "--plays", type=int, help="most seeds that a generated mutant is played with; all by default"
     )
