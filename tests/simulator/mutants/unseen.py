@@ -82,6 +82,14 @@ _EQUIVALENT = (
         "counting: _check_gradient: without state.phase is RunPhase.WAITING;",
         "an older one is refused in WAITING only",
     ),
+    (
+        "fleet_is_ready: without state.specification.secure_sums",
+        "without secure sums every stored round has contributors",
+    ),
+    (
+        "_start_timeout: without state.specification.secure_sums",
+        "without secure sums every stored round has contributors",
+    ),
     ("_has_secure_sums: without state.specification is not None", "who learns has the specification"),
 )
 _ABSENT = (

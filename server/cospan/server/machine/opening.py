@@ -129,7 +129,7 @@ def fleet_is_ready(state: CoordinatorState, now: float) -> bool:
     # Called at every join: cheap tests first, because most of the time the answer is no.
     agents = state.durability.replay_agents
     if not agents:
-        if state.history.started:  # of a run of secure sums too few were left for one
+        if state.history.started and state.specification.secure_sums:
             return has_cohort(state)
         enough = state.specification.agents
         there = len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough

@@ -163,8 +163,8 @@ def _silence_timeout(state: CoordinatorState) -> float:
 
 def _start_timeout(state: CoordinatorState) -> float:
     """Longest wait for the fleet; after a restart, for more agents once one is back."""
-    if state.history.started and not state.durability.replay_agents:
-        # Of a run of secure sums too few are left for one. A relay, which opens no rounds, waits without an end.
+    if state.specification.secure_sums and state.history.started and not state.durability.replay_agents:
+        # A relay, which opens no rounds, waits without an end.
         return state.specification.round_timeout_seconds if state.config.start_seconds < math.inf else math.inf
     returning = bool(state.durability.replay_agents) and bool(connected_agents(state))
     return state.config.return_seconds if returning else state.config.start_seconds
