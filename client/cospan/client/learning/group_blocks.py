@@ -41,7 +41,7 @@ _FEWEST, _MOST = 16, 256
 
 
 def blocks_of(indices: Sequence[int], feature_dim: int, times: int = 1) -> Iterator[Sequence[int]]:
-    """The indices in consecutive blocks, which are so many times as large as usual."""
+    """The indices in consecutive blocks, `times` as large as usual."""
     size = times * min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
