@@ -59,6 +59,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, pre
         "a",
         "--json",
         cwd=tmp_path,
+        COSPAN_PICTURES="1",
     )
     assert code == 0, err
     first = json.loads(out)
@@ -77,6 +78,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, pre
     assert first["preset"] == (preset if warm_up == "0" else None)
     assert first["method"]["warm_up_rounds"] == int(warm_up)
     check_folder(tmp_path / "a", first)
+    assert not list((tmp_path / "c").glob("*.png")), "COSPAN_PICTURES is 0"
     specs = {(tmp_path / name / "spec.toml").read_text() for name in folders}
     assert len(specs) == 1
 
@@ -108,7 +110,7 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 
 
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
-    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib, "COSPAN_PICTURES": "1"}
     arguments = ("--agents", "3", "--rounds", "30", "--session-timeout-seconds", "5", "--output", "run")
     arguments += ("--agent-restarts", "0")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:

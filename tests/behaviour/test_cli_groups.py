@@ -35,7 +35,15 @@ def basis_of(folder: Path) -> np.ndarray:
 def test_groups_leave_what_single_agents_leave(tmp_path: Path) -> None:
     """The same files and more, the same numbers up to rounding; and in process the same bits."""
     code, out, err = cospan(
-        "run", "toy_workload:workload", *FIVE, "--processes", "2", "--output", "a", cwd=tmp_path
+        "run",
+        "toy_workload:workload",
+        *FIVE,
+        "--processes",
+        "2",
+        "--output",
+        "a",
+        cwd=tmp_path,
+        COSPAN_PICTURES="1",
     )
     assert (code, err) == (0, "")
     table = [line for line in out.splitlines() if line.startswith("site-")]

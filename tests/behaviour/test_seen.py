@@ -1,6 +1,7 @@
 """A failure is seen where people look; an observer's failure is not one of the run."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_a_picture_that_cannot_be_drawn_decides_over_nothing(
     def fail(*_arguments: object) -> None:
         raise ValueError("Key backend: 'module://matplotlib_inline.backend_inline' is not a valid value")
 
+    monkeypatch.setitem(os.environ, "COSPAN_PICTURES", "1")
     monkeypatch.setattr(f"cospan.cli.output.plot.{'import_matplotlib' if broken == 'backend' else 'save'}", fail)
     assert in_this_process("run", "toy_workload:workload", *FOUR, "--in-process", "--output", "run") == 0
     out, err = capfd.readouterr()

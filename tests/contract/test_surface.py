@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from runs import SECONDS
@@ -41,3 +42,22 @@ def test_an_agent_imports_nothing_of_what_a_coordinator_stores_and_decides() -> 
     loaded = set(said.stdout.split())
     assert "cospan.client.agent" in loaded
     assert not loaded & {"cospan.server.machine", "cospan.server.storage.reader", "sqlite3"}
+
+
+def test_the_command_line_of_an_agent_of_a_run_is_read_without_pydantic(tmp_path: Path) -> None:
+    """Its parent has checked it; typer would make a model for every option, given or not."""
+    said = ["agent", "queues", "--id", "site-0", "--index", "0", "--coordinator", "127.0.0.1:1", "--follow-stdin"]
+    said += ["--json", "--progress-timeout-seconds", "0", "--checkpoint-seconds", "5", "--share-td-error"]
+    said += ["--min-steps-per-round", "1", "--output", str(tmp_path / "site-0.npz")]
+    program = f"import sys; from cospan.cli.main import main\ntry: main({said})\nfinally: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    loaded = set((done.stdout + done.stderr).split())  # standard output is for data alone
+    assert "cospan.client.agent" in loaded
+    assert "pydantic" not in loaded

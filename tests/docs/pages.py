@@ -138,7 +138,7 @@ class Reader:
         shutil.copytree(ROOT / "examples", self.folder / "examples", ignore=kept_out)
         (self.folder / ".venv").symlink_to(here().parent)
         self._ports = _free_ports()
-        environment = environment_of(folder, here()) | {"COSPAN_PORT": self._ports["15051"]}
+        environment = environment_of(folder, here()) | {"COSPAN_PORT": self._ports["15051"], "COSPAN_PICTURES": "0"}
         self.shell = Shell(self.folder, environment, seconds)
 
     def __enter__(self) -> "Reader":

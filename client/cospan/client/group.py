@@ -21,8 +21,9 @@ from cospan.client.learning.group_learner import GroupLearner, group_name, no_pr
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning.source_group import SourceGroup
-from cospan.client.learning_client import ClientSettings, LearningClient
+from cospan.client.learning_client import LearningClient
 from cospan.client.session.coordinator_address import AddressSource
+from cospan.client.session.settings import ClientSettings
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload

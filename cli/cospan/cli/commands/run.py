@@ -383,8 +383,10 @@ def _conclude(
     if not is_resumable(folder):
         with contextlib.suppress(OSError):
             folder.subspace_errors.unlink(missing_ok=True)
-    advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
-    advice = advice or draw_sites(folder.sites, outcome.specification, agents)
+    advice = ""
+    if os.environ.get("COSPAN_PICTURES") != "0":  # they take most of the CPU time of a small run
+        advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
+        advice = advice or draw_sites(folder.sites, outcome.specification, agents)
     if advice and not quiet:
         say(advice)
     if data is not None:

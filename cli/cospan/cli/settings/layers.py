@@ -25,9 +25,9 @@ DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
 _NO_SETTINGS = (
     *("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS", "COSPAN_AGENT_CERTS"),
-    "COSPAN_FAST_PATH",
+    *("COSPAN_FAST_PATH", "COSPAN_PICTURES"),
 )
-"""Read by the Compose files, and the last by `cospan.wire.codec.fast_path`; none is a setting."""
+"""Read by the Compose files, and the last by `cospan.wire.codec.fast_path` and `cospan run`; none is a setting."""
 _ENGINE_TIMEOUT_SECONDS = 600.0
 """Longer than an engine takes to move a coordinator to another machine; Kubernetes waits 300 s before it begins."""
 _ALIKE = 0.8

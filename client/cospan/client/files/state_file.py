@@ -22,6 +22,7 @@ from cospan.client.files.result_file import OWNED, contents, load_result, owner,
 from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient
+from cospan.client.session.settings import CHECKPOINT_SECONDS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import BudgetSpentError, RunFileError
 from cospan.wire.files.npz import save_npz
@@ -29,7 +30,6 @@ from cospan.wire.files.safe_files import NotAFileError, check_regular
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 5.0
 _SHARE = 0.05
 """Largest share of the time that goes into writing: a state of d × d numbers is large."""
 _NUMBERS_A_SECOND = 5e7
