@@ -80,7 +80,7 @@ def test_all_are_refreshed_from_the_sixteenth_round_on_and_in_the_last() -> None
     assert np.isfinite(group.learning_curve.lstd_alone_error[4]).sum() == 4
 
 
-@pytest.mark.parametrize("rounds", [5, 25])
+@pytest.mark.parametrize("rounds", [5, 30])
 def test_such_a_group_goes_on_from_its_file_bit_for_bit(rounds: int, tmp_path: Path) -> None:
     """Before the others' first refresh and after it, over one that is to come."""
     spec, path = spec_of(90), tmp_path / "group.npz"
@@ -97,6 +97,23 @@ def test_such_a_group_goes_on_from_its_file_bit_for_bit(rounds: int, tmp_path: P
     assert files[0].keys() == files[1].keys()
     for key, value in files[0].items():
         np.testing.assert_array_equal(np.asarray(files[1][key]), np.asarray(value), err_msg=key)
+
+
+def test_where_all_of_the_sample_have_failed_the_others_take_its_place(tmp_path: Path) -> None:
+    spec, path = spec_of(90), tmp_path / "group.npz"
+    group = made(spec)
+    for number in range(5):
+        group.learn(number, *AT)
+    group.drop(dict.fromkeys(("site-0", "site-5", "site-8", "site-21"), "it failed"))
+    save_npz(path, **GROUP.contents(group, "run-1"))
+    again = made(spec)
+    assert GROUP.resume(again, path, "run-1") == ""
+    for each in (group, again):
+        pooled = each.learn(5, *AT).contribution.pooled
+        assert pooled is not None
+        assert 0.6 <= pooled[-1] <= 6.0
+        assert np.isfinite(each.value_errors()).all()
+    np.testing.assert_array_equal(again.weights, group.weights)
 
 
 def test_one_of_the_others_is_read_with_its_own_refresh(tmp_path: Path) -> None:

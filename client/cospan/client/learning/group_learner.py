@@ -72,11 +72,10 @@ class GroupLearner:
         self.specification = specification
         self.indices = tuple(index for block in sites.indices for index in block)
         """Of the sites, in the order in which all is kept: first those of the sample (`GroupSites.sampled`)."""
-        in_order = sorted(self.indices)
-        name_of = dict(zip(in_order, names, strict=True))
+        name_of = dict(zip(sorted(self.indices), names, strict=True))
         self.names = tuple(name_of[index] for index in self.indices)
         """Of the agents, in the same order."""
-        self.name = group_name(in_order)
+        self.name = group_name(list(name_of))
         """Of the group as it began: it stays when members are dropped."""
         self.failures: dict[str, str] = {}
         """Why members were dropped, by name."""
@@ -222,6 +221,9 @@ class GroupLearner:
             blocks.append(block)
         keep = [place for place, name in enumerate(self.names) if name not in why]
         self.blocks = blocks
+        if not any(block.is_sampled for block in blocks):  # a group without weight in the step would be refused
+            for block in blocks:
+                block.is_sampled = True
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
         self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
