@@ -43,6 +43,7 @@ METHOD = Method(
     largest_turn=12.5,
     first_turn=45.0,
     refresh_growth=1.5,
+    refresh_sample=500,
 )
 SPEC = RunSpecification(
     workload="synthetic",

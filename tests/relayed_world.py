@@ -4,13 +4,12 @@ Processes below the relay, and the relay itself, break, die and come back as tho
 compares every sum at the coordinator with that of the vectors without masks, through the relay's partial sums.
 """
 
-from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from runs import join
-from secure_world import Process, World
+from secure_world import Peer, Process, World
 
 from cospan.client.session import machine as session
 from cospan.core.secure_sums.fixed_point import added
@@ -33,11 +32,12 @@ from cospan.wire.codec.messages import (
 _OF_SOME = (errors.AgentIdTakenError, errors.IdentityMismatchError, errors.TooManyAgentsError)
 
 
-class RelayHost:
+class RelayHost(Peer):
     """A relay's process: to the world above one of its processes, and a world to those below."""
 
     def __init__(self, world: "RelayedWorld", number: int) -> None:
-        self.world, self.instance = world, f"relay {number}"
+        super().__init__(world)
+        self.instance = f"relay {number}"
         self.vectors, self.names, self.welcomed = VectorsBelow(), (), frozenset[str]()
         spec = world.run.state.specification
         relay = machine.initial_state(spec, gather_agents=len(world.below), level=1, now=world.run.now)
@@ -45,10 +45,6 @@ class RelayHost:
             machine, relay, self.execute, clock=lambda: self.world.run.now
         )
         self.loop._step = self._checked
-        self.stream: int | None = None
-        self.inbox: deque[m.CoordinatorMessage] = deque()
-        self.outbox: deque[m.AgentMessage] = deque()
-        self.wants_to_connect = False
         self.begin()
 
     def begin(self) -> None:
@@ -66,11 +62,6 @@ class RelayHost:
         """Nothing: its agents count their own vectors."""
 
     # Upwards: what `cospan.relay.upstream` does ------------------------------------------------------------------
-
-    @property
-    def token(self) -> str | None:
-        sessions = self.world.run.state.members.sessions
-        return next((token for token, each in sessions.items() if each.stream == self.stream), None)
 
     def step(self, event: session.Event) -> None:
         self.state, commands = session.step(self.state, event, self.world.run.now)
@@ -117,36 +108,14 @@ class RelayHost:
         if number is not None and token is not None:
             self.world.step(events.StreamClosed(token, number))
 
-    def connect(self) -> None:
-        if self.wants_to_connect:
-            self.wants_to_connect, self.stream = False, self.world.new_stream()
-            self.inbox.clear()
-            self.outbox.clear()
-            self.step(session.Connected())
-
-    def receive(self) -> None:
-        if self.inbox and self.stream is not None:
-            self.step(session.Received(self.inbox.popleft()))
-
-    def send(self) -> None:
-        if self.outbox and self.stream is not None:
-            self.world.hear(self, self.outbox.popleft())
-
     def learn(self) -> None:
         """A relay learns nothing."""
 
-    def lose_stream(self, error: errors.CospanError | None = None, *, told: bool = True) -> None:
-        token, number, self.stream = self.token, self.stream, None
-        self.outbox.clear()
-        self.inbox.clear()
-        if number is None:
-            return
-        if token is not None and told:
-            self.world.step(events.StreamClosed(token, number))
+    def broken(self, error: errors.CospanError | None) -> None:
         if isinstance(error, _OF_SOME) and self.welcomed and not self.welcomed.issuperset(self.names):
             self.loop.post(Refused(error))
             return
-        self.step(session.StreamBroke(error or errors.CoordinatorUnavailableError("broken"), 0.0))
+        super().broken(error)
 
     # Downwards: what `cospan.relay.engine` does ------------------------------------------------------------------
 

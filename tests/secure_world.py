@@ -32,26 +32,67 @@ from cospan.wire.errors import CoordinatorUnavailableError, CospanError, RemoteE
 _STEPS_TO_HEAL = 200
 
 
-class Process:
-    """An agent's process: the session machine and its shell."""
+class Peer:
+    """What has a session with the coordinator of a world: the near end of its stream."""
 
-    def __init__(self, world: "World", agents: tuple[str, ...], number: int) -> None:
-        self.world, self.agents = world, agents
-        self.masking = Masking(None, noise=lambda round_number: seeded(f"{agents} {number}", round_number))
-        self.instance = f"process {number}"
-        self.state, commands = session.initial_state(progress_timeout_seconds=1e6, now=world.run.now)
+    def __init__(self, world: "World") -> None:
+        self.world = world
         self.stream: int | None = None
         self.inbox: deque[m.CoordinatorMessage] = deque()
         self.outbox: deque[m.AgentMessage] = deque()
-        self.learning: session.Learn | None = None
-        self.is_counting = False
-        self.wants_to_connect = self.is_over = False
-        self.take(commands)
+        self.wants_to_connect = False
 
     @property
     def token(self) -> str | None:
         sessions = self.world.run.state.members.sessions
         return next((token for token, each in sessions.items() if each.stream == self.stream), None)
+
+    def step(self, event: session.Event) -> None:
+        raise NotImplementedError
+
+    # What may happen to it ------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        if self.wants_to_connect:
+            self.wants_to_connect, self.stream = False, self.world.new_stream()
+            self.inbox.clear()
+            self.outbox.clear()
+            self.step(session.Connected())
+
+    def receive(self) -> None:
+        if self.inbox and self.stream is not None:
+            self.step(session.Received(self.inbox.popleft()))
+
+    def send(self) -> None:
+        if self.outbox and self.stream is not None:
+            self.world.hear(self, self.outbox.popleft())
+
+    def lose_stream(self, error: CospanError | None = None, *, told: bool = True) -> None:
+        token, number, self.stream = self.token, self.stream, None
+        self.outbox.clear()
+        self.inbox.clear()
+        if number is None:
+            return
+        if token is not None and told:
+            self.world.step(events.StreamClosed(token, number))
+        self.broken(error)
+
+    def broken(self, error: CospanError | None) -> None:
+        self.step(session.StreamBroke(error or CoordinatorUnavailableError("broken"), 0.0))
+
+
+class Process(Peer):
+    """An agent's process: the session machine and its shell."""
+
+    def __init__(self, world: "World", agents: tuple[str, ...], number: int) -> None:
+        super().__init__(world)
+        self.agents = agents
+        self.masking = Masking(None, noise=lambda round_number: seeded(f"{agents} {number}", round_number))
+        self.instance = f"process {number}"
+        self.state, commands = session.initial_state(progress_timeout_seconds=1e6, now=world.run.now)
+        self.learning: session.Learn | None = None
+        self.is_counting = self.is_over = False
+        self.take(commands)
 
     def step(self, event: session.Event) -> None:
         if self.is_over:
@@ -101,23 +142,6 @@ class Process:
         self.world.witness(self, sent, vector_of(command.upload.plain, spec, number, agents, noise).words)
         return sent
 
-    # What may happen to it ------------------------------------------------------------------------------------
-
-    def connect(self) -> None:
-        if self.wants_to_connect:
-            self.wants_to_connect, self.stream = False, self.world.new_stream()
-            self.inbox.clear()
-            self.outbox.clear()
-            self.step(session.Connected())
-
-    def receive(self) -> None:
-        if self.inbox and self.stream is not None:
-            self.step(session.Received(self.inbox.popleft()))
-
-    def send(self) -> None:
-        if self.outbox and self.stream is not None:
-            self.world.hear(self, self.outbox.popleft())
-
     def learn(self) -> None:
         if self.learning is not None:
             number, self.learning = self.learning.round, None
@@ -134,16 +158,6 @@ class Process:
             self.is_counting = False
             self.world.ledger[self.agents] += 1
             self.step(session.Counted())
-
-    def lose_stream(self, error: CospanError | None = None, *, told: bool = True) -> None:
-        token, number, self.stream = self.token, self.stream, None
-        self.outbox.clear()
-        self.inbox.clear()
-        if number is None:
-            return
-        if token is not None and told:
-            self.world.step(events.StreamClosed(token, number))
-        self.step(session.StreamBroke(error or CoordinatorUnavailableError("broken"), 0.0))
 
 
 class World:

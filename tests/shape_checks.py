@@ -34,6 +34,8 @@ _MOST_SHAPES = 4096
 _MOST_ITEMS = 32
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _MORE, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_KIND_OF_ARRAY = operator.attrgetter("__class__", "dtype", "shape")
+"""The kind of what should be an array. It raises AttributeError for most other values."""
 _jaxtyped = jaxtyping.jaxtyped
 
 Checker = Callable[[Any], Any]
@@ -99,6 +101,8 @@ def _checked_when_called(function: Any) -> Any:
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
         hints = _hints_of(function)
+        if hints is not None:
+            function.__annotations__ = hints  # beartype looks up a name in a string at each call
         is_plain = hints is not None and not any(map(_has_shapes, hints.values()))
         checker = scope["checker"] = _beartyped(function) if is_plain else _checked_per_shape(function)
         if is_plain and checker is not function and not checker.__code__.co_freevars:
@@ -125,14 +129,17 @@ def _checked_per_shape(function: Any) -> Any:
         if signature is None:
             signature = _Signature(function)
         try:
-            given = signature.kinds(args, kwargs)
-        except _UnknownKindError:
+            if kwargs or len(args) != signature.count:
+                given = signature.kinds(args, kwargs)
+            else:
+                given = tuple(map(operator.call, signature.positional, args))
+        except (_UnknownKindError, AttributeError):
             return signature.call(args, kwargs)
         results = seen.get(given)
         result = signature.call(args, kwargs) if results is None else function(*args, **kwargs)
         try:
             returned = signature.kind_of_result(result)
-        except _UnknownKindError:
+        except (_UnknownKindError, AttributeError):
             if results is not None:
                 signature.check(args, kwargs, result)
             return result
@@ -160,16 +167,23 @@ class _Signature:
         for name, parameter in self._signature.parameters.items():
             of_kind[parameter.kind].append(name)
         self._more, self._keywords = of_kind[_MORE], of_kind[_KEYWORDS]
-        self._positional = [kinds[name] for kind in _POSITIONAL for name in of_kind[kind]]
+        self.positional = [kinds[name] for kind in _POSITIONAL for name in of_kind[kind]]
+        """What takes the kind of each positional argument."""
+        self.count = len(self.positional) if self._checker is None else -1
+        """With as many arguments, all of them positional, `positional` says all that `kinds` does."""
         self._rest = kinds[self._more[0]] if self._more else type
         self._named = collections.defaultdict(lambda: kinds[self._keywords[0]] if self._keywords else type, kinds)
         self.kind_of_result = _kind_by(self._hints.get("return"))
 
     def kinds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """All of the arguments that a check can depend on; see `_kind`."""
+        """All of the arguments that a check can depend on; see `_kind`.
+
+        Raises:
+            _UnknownKindError, AttributeError: it cannot be said.
+        """
         if self._checker is not None:
             raise _UnknownKindError
-        kinds = self._positional
+        kinds = self.positional
         if len(args) > len(kinds):
             kinds = kinds + [self._rest] * (len(args) - len(kinds))
         given = tuple(map(operator.call, kinds, args))
@@ -221,6 +235,8 @@ def _kind_by(annotation: Any) -> Callable[[Any], Hashable]:
     """What takes the kind of a value with this annotation: its type, where a check can depend on nothing else."""
     if _is_of_types(annotation):
         return type
+    if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
+        return _KIND_OF_ARRAY
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is not tuple or Ellipsis in parts:
         return functools.partial(_kind, sampled=True) if _is_sampled(annotation) else _kind

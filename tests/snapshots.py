@@ -6,7 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from cospan.core.evolving import Evolving
-from cospan.server.machine.state import History, OpenRound
+from cospan.server.machine.collections.agent_set import AgentSet
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
 
 
 def snapshot(state: Any) -> dict[str, Any]:
@@ -16,11 +17,19 @@ def snapshot(state: Any) -> dict[str, Any]:
         value = getattr(state, name)
         copy = _copier(type(value))
         held[name] = value if copy is None else copy(value)
-    if isinstance(state, History):
-        held["last_rounds"] = state.rounds_counted.newest
-    if isinstance(state, OpenRound):
-        held["blocks"] = [list(agents.blocks) for agents in (state.awaited, state.counted)]
     return held
+
+
+def differs(state: Any, before: Any) -> bool:
+    """Whether a state holds anything else than an earlier one of its type; parts that both share are not read."""
+    for name in _field_names(type(state)):
+        value, earlier = getattr(state, name), getattr(before, name)
+        if value is earlier:
+            continue
+        copy = _copier(type(value))
+        if type(value) is not type(earlier) or (value != earlier if copy is None else copy(value) != copy(earlier)):
+            return True
+    return False
 
 
 @functools.cache
@@ -33,6 +42,10 @@ def _copier(kind: type) -> Callable[[Any], Any] | None:
     """What copies values of this type; None for those that cannot be written to."""
     if issubclass(kind, Evolving):
         return snapshot
+    if issubclass(kind, ParticipationCounts):
+        return lambda counts: dict(counts.by_name)
+    if issubclass(kind, AgentSet):
+        return lambda agents: list(agents.blocks)
     if issubclass(kind, Mapping):
-        return dict
+        return lambda entries: dict(entries.items())  # items() of a map of two layers are those of one dict
     return frozenset if issubclass(kind, Set) else None

@@ -9,7 +9,7 @@ import pytest
 
 from cospan.client import GradientAgent
 from cospan.client.learning_client import AgentEnd
-from cospan.client.session.driver import SessionSettings
+from cospan.client.session.settings import SessionSettings
 from cospan.core.linalg.parameter_chart import ParameterChart
 from cospan.core.method import Method, paper, practical
 from cospan.core.specification import RunSpecification

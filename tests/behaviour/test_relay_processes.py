@@ -61,17 +61,39 @@ def rounds_said(coordinator: subprocess.Popen[str], count: int) -> int:
     return int(told["round"])
 
 
-def test_six_agents_behind_two_relays_come_to_what_they_come_to_without(tmp_path: Path) -> None:
-    rounds = ("--rounds", "60")
+def run_behind_two_relays(folder: Path, *options: str) -> None:
+    """A run of six agents behind two relays, to its end."""
     with (
-        coordinating(tmp_path, *rounds) as (coordinator, address),
-        relaying(tmp_path, address) as (first, low),
-        relaying(tmp_path, address) as (second, high),
-        agents(tmp_path, low, "012") as left,
-        agents(tmp_path, high, "345") as right,
+        coordinating(folder, *options) as (coordinator, address),
+        relaying(folder, address) as (first, low),
+        relaying(folder, address) as (second, high),
+        agents(folder, low, "012") as left,
+        agents(folder, high, "345") as right,
     ):
         for process in (*left, *right, first, second, coordinator):
             assert ended(process)[0] == 0
+
+
+def run_with_a_killed_relay(folder: Path, *options: str) -> None:
+    """A run of three agents beside a relay of three, which is killed and started again, to its end."""
+    with (
+        coordinating(folder, *options) as (coordinator, address),
+        agents(folder, address, "345") as beside,
+        contextlib.ExitStack() as stack,
+    ):
+        relay, low = stack.enter_context(relaying(folder, address))
+        behind = stack.enter_context(agents(folder, low, "012"))
+        rounds_said(coordinator, 2)
+        relay.kill()
+        relay.wait()
+        again, _ = stack.enter_context(relaying(folder, address, port_of(low)))
+        for process in (*beside, *behind, again, coordinator):
+            assert ended(process)[0] == 0
+
+
+def test_six_agents_behind_two_relays_come_to_what_they_come_to_without(tmp_path: Path) -> None:
+    rounds = ("--rounds", "60")
+    run_behind_two_relays(tmp_path, *rounds)
     code, _, _ = cospan("run", TOY, *SIZE, *rounds, "--in-process", "--output", "whole", "--quiet", cwd=tmp_path)
     assert code == 0
     assert result_of(tmp_path / "run")["rounds"] == 60
@@ -102,19 +124,7 @@ def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_
 
 
 def test_a_relay_that_is_killed_and_started_again_goes_on_and_nobody_is_given_up(tmp_path: Path) -> None:
-    with (
-        coordinating(tmp_path, "--rounds", "1000") as (coordinator, address),
-        agents(tmp_path, address, "345") as beside,
-        contextlib.ExitStack() as stack,
-    ):
-        relay, low = stack.enter_context(relaying(tmp_path, address))
-        behind = stack.enter_context(agents(tmp_path, low, "012"))
-        rounds_said(coordinator, 2)
-        relay.kill()
-        relay.wait()
-        again, _ = stack.enter_context(relaying(tmp_path, address, port_of(low)))
-        for process in (*beside, *behind, again, coordinator):
-            assert ended(process)[0] == 0
+    run_with_a_killed_relay(tmp_path, "--rounds", "1000")
     reports = list(read_reports(tmp_path / "run" / NAME))
     assert [report.closed_round for report in reports] == list(range(1000))
     assert {report.contributors for report in reports} == {6}

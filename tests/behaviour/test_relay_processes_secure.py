@@ -1,10 +1,9 @@
 """Secure sums through relays as processes: the bits of a run without relays, also after one was killed."""
 
-import contextlib
 from pathlib import Path
 
-from behaviour.command import TOY, cospan, ended, result_of
-from behaviour.test_relay_processes import SIZE, agents, coordinating, port_of, relaying, rounds_said
+from behaviour.command import TOY, cospan, result_of
+from behaviour.test_relay_processes import SIZE, run_behind_two_relays, run_with_a_killed_relay
 from stored import NAME
 
 from cospan.server.storage.reader import read_reports
@@ -18,15 +17,7 @@ def bits_of_a_run_in_one_process(folder: Path, *options: str) -> str:
 
 def test_six_agents_behind_two_relays_come_to_the_bits_of_a_run_without(tmp_path: Path) -> None:
     options = ("--rounds", "60", "--secure-sums", "--min-cohort", "4")
-    with (
-        coordinating(tmp_path, *options) as (coordinator, address),
-        relaying(tmp_path, address) as (first, low),
-        relaying(tmp_path, address) as (second, high),
-        agents(tmp_path, low, "012") as left,
-        agents(tmp_path, high, "345") as right,
-    ):
-        for process in (*left, *right, first, second, coordinator):
-            assert ended(process)[0] == 0
+    run_behind_two_relays(tmp_path, *options)
     assert {report.contributors for report in read_reports(tmp_path / "run" / NAME)} == {6}
     assert result_of(tmp_path / "run")["basis_sha256"] == bits_of_a_run_in_one_process(tmp_path, *options)
 
@@ -34,19 +25,7 @@ def test_six_agents_behind_two_relays_come_to_the_bits_of_a_run_without(tmp_path
 def test_a_relay_that_is_killed_and_started_again_voids_one_round_at_most(tmp_path: Path) -> None:
     """None, and the bits are the same, unless one of its agents is late: then the others continue without it."""
     options = ("--rounds", "400", "--secure-sums")
-    with (
-        coordinating(tmp_path, *options) as (coordinator, address),
-        agents(tmp_path, address, "345") as beside,
-        contextlib.ExitStack() as stack,
-    ):
-        relay, low = stack.enter_context(relaying(tmp_path, address))
-        behind = stack.enter_context(agents(tmp_path, low, "012"))
-        rounds_said(coordinator, 2)
-        relay.kill()
-        relay.wait()
-        again, _ = stack.enter_context(relaying(tmp_path, address, port_of(low)))
-        for process in (*beside, *behind, again, coordinator):
-            assert ended(process)[0] == 0
+    run_with_a_killed_relay(tmp_path, *options)
     found = [report.contributors for report in read_reports(tmp_path / "run" / NAME)]
     assert found.count(0) <= 1
     if set(found) == {6}:

@@ -10,11 +10,10 @@ from private_runs import private
 from runs import SECONDS, announced, ring_site
 
 from cospan.client.files import state_file
-from cospan.client.files.persistence import LearnerContext, StateKeeper, StatePolicy
+from cospan.client.files.persistence import LearnerContext, StateKeeper, StatePolicy, vectors_before
 from cospan.client.files.result_file import load_result, save_result
 from cospan.client.files.state_file import ONE_AGENT, StateFile, counted_in
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.client.learning_client import vectors_before
 from cospan.wire import messages as m
 from cospan.wire.errors import BudgetSpentError, RunFileError
 from cospan.wire.files import npz

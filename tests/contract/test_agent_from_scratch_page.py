@@ -12,6 +12,7 @@ import pytest
 from cospan.core.aggregation.basis_update import next_basis
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, Trajectory
+from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import practical
@@ -208,7 +209,7 @@ def test_a_program_written_from_the_page_computes_what_the_code_does(n: int) -> 
                 t,
                 head_covariance=covariance,
                 agents=n,
-                is_last=is_last,
+                refresh=Refresh.NOW if is_last else Refresh.WHEN_POOLED,
             )
             states[k] = outcome.state
             posterior = outcome.state.posterior

@@ -18,6 +18,11 @@ CORE_MAY_NOT_IMPORT = {
 """Of the standard library: what reads a clock or a file, talks to others, or has a global state."""
 
 
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_MODULES, MOST_FIELDS = 450, 60, 12, 12
+MOST_PARAMETERS, MOST_OF_A_CONSTRUCTOR = 8, 10
+"""Without `self`; what a constructor takes beyond the first of them is given by name."""
+
+
 def namespace_roots() -> list[Path]:
     """Every directory that makes up the package `cospan`: of the tree, and of what is installed."""
     roots = {Path(entry).resolve() for entry in importlib.import_module("cospan").__path__}
@@ -113,3 +118,60 @@ def test_unit_tests_are_at_the_path_of_their_module(path: Path) -> None:
     below = path.relative_to(ROOT / "tests" / "unit").with_name(path.name.removeprefix("test_"))
     places = [*namespace_roots(), ROOT / "tests"]
     assert any((root / part).is_file() for root in places for part in (below, below.relative_to(below.parts[0])))
+
+
+def written() -> list[Path]:
+    """The modules that people write."""
+    files = (path for root in namespace_roots() for path in root.rglob("*.py"))
+    return sorted(path for path in files if not path.stem.endswith(("_pb2", "_pb2_grpc")))
+
+
+def is_command(path: Path) -> bool:
+    """Whether its functions are commands, whose parameters are the options: help and all stand in the signature."""
+    return path.stem.endswith("commands") and "cli" in path.parts
+
+
+def too_large(path: Path, tree: ast.Module) -> list[str]:
+    """The functions of a module that are too long, or take too much."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_command(path):
+            continue
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        most = MOST_OF_A_CONSTRUCTOR if node.name == "__init__" else MOST_PARAMETERS
+        if lines > MOST_LINES_OF_A_FUNCTION or len([name for name in names if name not in ("self", "cls")]) > most:
+            found.append(f"{path.name}: {node.name} has {lines} lines and {len(names)} parameters")
+    return found
+
+
+def test_modules_and_functions_are_small() -> None:
+    """docs/adr/0022-rooms-and-names.md."""
+    found = []
+    for path in written():
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > MOST_LINES:
+            found.append(f"{path.name} has {lines} lines")
+        found += too_large(path, ast.parse(text))
+    assert not found
+
+
+def test_packages_have_few_modules() -> None:
+    modules: dict[Path, list[str]] = {}
+    for path in written():
+        if path.name != "__init__.py":
+            modules.setdefault(path.parent, []).append(path.stem)
+    assert not {str(folder): names for folder, names in modules.items() if len(names) > MOST_MODULES}
+    assert len(modules) > 30, "the packages are looked at"
+
+
+def test_states_of_the_machine_have_few_fields() -> None:
+    machine = [path for path in written() if path.parts[-3:-1] == ("server", "machine")]
+    classes = [
+        (path.name, node.name, sum(isinstance(each, ast.AnnAssign) for each in node.body))
+        for path in machine
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert not [each for each in classes if each[2] > MOST_FIELDS]
+    assert max(fields for *_, fields in classes) > 4, "fields are counted"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from fuzz import specimens
-from fuzz.subjects import Clock, refused
+from fuzz.subjects import BREAKS, PAUSES, PEERS, Agent, Clock, refused
 from google.protobuf.message import DecodeError
 
 from cospan.client.session import machine as session
@@ -29,17 +29,10 @@ from cospan.wire.codec.messages import (
     encode_coordinator_message,
 )
 from cospan.wire.errors import (
-    CoordinatorUnavailableError,
-    InvalidMessageError,
     MembershipRefusedError,
     OutOfTurnError,
     RemoteError,
 )
-
-_PEERS = 4
-_PAUSES = {6: 1.0, 7: 40.0}
-"""Values of a turn's first byte that let time pass, and the seconds."""
-_BREAKS = 5
 
 
 class Below:
@@ -51,7 +44,7 @@ class Below:
     def __init__(self, spec: RunSpecification) -> None:
         self._spec, self._clock = spec, Clock()
         self._state = machine.initial_state(spec, gather_agents=4, level=1, now=0.0)
-        self._streams: list[tuple[int, str | None] | None] = [None] * _PEERS
+        self._streams: list[tuple[int, str | None] | None] = [None] * PEERS
         self._numbers, self._round = 0, 0
         self._closed: set[int] = set()
         self._posted: deque[Event] = deque()
@@ -64,12 +57,12 @@ class Below:
 
     def hear(self, first: int, wire: bytes) -> None:
         """One message of one of the processes, over a new stream where its older one has ended."""
-        peer, happening = first % _PEERS, first // _PEERS % 8
+        peer, happening = first % PEERS, first // PEERS % 8
         self._clock.now += 0.01
-        if happening in _PAUSES:
-            self._clock.now += _PAUSES[happening]
+        if happening in PAUSES:
+            self._clock.now += PAUSES[happening]
             self._handle(events.Tick())
-        elif happening == _BREAKS:
+        elif happening == BREAKS:
             self._hang_up(peer)
         stream = self._streams[peer]
         if stream is not None and stream[0] in self._closed:
@@ -183,7 +176,7 @@ class Below:
         encode_agent_message(m.GradientUpload(command.round, total, command.agent_ids))
 
 
-class Above:
+class Above(Agent):
     """A relay whose coordinator speaks: the session machine that passes rounds on, and its part in secure sums."""
 
     def __init__(self, spec: RunSpecification) -> None:
@@ -202,31 +195,13 @@ class Above:
         for event in (session.Described(self._spec), session.Prepared(self._join), session.Connected()):
             self._step(event)
 
-    def hear(self, first: int, wire: bytes) -> None:
-        """One message of the coordinator; over a new stream where the conversation has ended."""
-        self._now += 0.01
-        happening = first // _PEERS % 8
-        if happening in _PAUSES:
-            self._now += _PAUSES[happening]
-            self._step(session.Tick())
-        elif happening == _BREAKS:
-            self._step(session.StreamBroke(CoordinatorUnavailableError("the stream broke"), 0.5))
-        elif happening == 1 and self._state.learning is not None:
+    def _happens(self, happening: int) -> None:
+        if happening == 1 and self._state.learning is not None:
             self._step(session.Unsummed(self._state.learning))
         elif happening == 2 and self._state.join is not None:
             self._step(session.Regrouped(self._join.agent_ids))
-        if self._state.phase in (session.Phase.DONE, session.Phase.FAILED):
-            self._begin()
-        elif self._state.phase is session.Phase.OFFLINE:
-            self._step(session.Connected())
-        try:
-            message = decode_coordinator_message(pb.CollaborateResponse.FromString(wire))
-        except DecodeError:
-            return
-        except RemoteError as refusal:
-            refused(refusal, InvalidMessageError)
-            return
-        self._step(session.Received(message))
+        else:
+            super()._happens(happening)
 
     def _step(self, event: session.Event) -> None:
         self._state, commands = session.step(self._state, event, self._now)

@@ -37,13 +37,13 @@ from cospan.wire.codec.messages import decode_agent_message, decode_coordinator_
 from cospan.wire.codec.reports import encode_run_report
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
 
-_PEERS = 4
+PEERS = 4
 _LONGEST_REFUSAL = 2000
 """A status travels in HTTP/2 headers, 8 KiB in all."""
 _ORTHONORMAL = 1e-12
-_PAUSES = {6: 1.0, 7: 40.0}
+PAUSES = {6: 1.0, 7: 40.0}
 """Values of a turn's first byte that let time pass, and the seconds."""
-_BREAKS = 5
+BREAKS = 5
 
 
 class Subject(Protocol):
@@ -129,7 +129,7 @@ class Coordinator:
     def __init__(self, spec: RunSpecification) -> None:
         self._clock = Clock()
         self._engine = Engine(spec, run_id=specimens.RUN_ID, clock=self._clock)
-        self._streams: list[Stream | None] = [None] * _PEERS
+        self._streams: list[Stream | None] = [None] * PEERS
         for which, token in enumerate(specimens.TOKENS):
             stream = self._streams[which] = self._engine.streams.open()
             stream.token = token
@@ -141,12 +141,12 @@ class Coordinator:
 
     def hear(self, first: int, wire: bytes) -> None:
         """One message of one of the processes, over a new stream where its older one has ended."""
-        peer, happening = first % _PEERS, first // _PEERS % 8
+        peer, happening = first % PEERS, first // PEERS % 8
         self._clock.now += 0.01
-        if happening in _PAUSES:
-            self._clock.now += _PAUSES[happening]
+        if happening in PAUSES:
+            self._clock.now += PAUSES[happening]
             self._engine.handle(Tick())
-        elif happening == _BREAKS:
+        elif happening == BREAKS:
             self._hang_up(peer)
         stream = self._streams[peer]
         if stream is None or stream.closed:
@@ -253,11 +253,7 @@ class Agent:
     def hear(self, first: int, wire: bytes) -> None:
         """One message of the coordinator; over a new stream where the conversation has ended."""
         self._now += 0.01
-        if first // _PEERS % 8 in _PAUSES:
-            self._now += _PAUSES[first // _PEERS % 8]
-            self._step(session.Tick())
-        elif first // _PEERS % 8 == _BREAKS:
-            self._step(session.StreamBroke(CoordinatorUnavailableError("the stream broke"), 0.5))
+        self._happens(first // PEERS % 8)
         if self._state.phase in (session.Phase.DONE, session.Phase.FAILED):
             self._begin()
         elif self._state.phase is session.Phase.OFFLINE:
@@ -270,6 +266,14 @@ class Agent:
             refused(refusal, InvalidMessageError)
             return
         self._step(session.Received(message))
+
+    def _happens(self, happening: int) -> None:
+        """What happens before the message."""
+        if happening in PAUSES:
+            self._now += PAUSES[happening]
+            self._step(session.Tick())
+        elif happening == BREAKS:
+            self._step(session.StreamBroke(CoordinatorUnavailableError("the stream broke"), 0.5))
 
     def _step(self, event: session.Event) -> None:
         self._state, commands = session.step(self._state, event, self._now)

@@ -61,8 +61,12 @@ def test_some_seeds_have_secure_sums_of_which_some_are_void() -> None:
     assert 5 <= len(plans) <= 20
     assert all(plan.settings.participation is Participation.ALL for plan in plans)
     assert any(plan.settings.relayed for plan in plans)
-    results = [play(plan) for plan in plans]
-    assert sum(result.sums for result in results) > sum(result.voids for result in results) > 0
+    sums = voids = 0
+    for result in map(play, plans):  # `test_seed` and tests/behaviour play all of them
+        sums, voids = sums + result.sums, voids + result.voids
+        if sums > voids > 0:
+            return
+    raise AssertionError(f"{sums} sums and {voids} void rounds")
 
 
 def test_without_faults_no_secure_sum_is_void() -> None:
@@ -154,29 +158,35 @@ def _moves_in_a_void_round(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("planted", "violation"),
+    ("planted", "violation", "first"),
     [
-        (_too_many_heartbeats, "a heartbeat comes before its time"),
-        (_never_gives_up, "a process waits for longer than it may"),
-        (_keeps_one_gradient, "a process keeps what it may be asked for again"),
-        (_gathers_no_agents, "a relay joins before others had time to come"),
-        (_masks_two_vectors, "masks two vectors"),
-        (_adds_without_a_member, "fewer than the smallest cohort|not over all members|stays open that can have no"),
-        (_moves_in_a_void_round, "a void round changes the basis"),
-        (_never_durable, "durable"),
-        (_messages_overtake, "no progress"),
-        (_another_basis, "not that of its contributors"),
+        (_too_many_heartbeats, "a heartbeat comes before its time", 0),
+        (_never_gives_up, "a process waits for longer than it may", 0),
+        (_keeps_one_gradient, "a process keeps what it may be asked for again", 2),
+        (_gathers_no_agents, "a relay joins before others had time to come", 2),
+        (_masks_two_vectors, "masks two vectors", 60),
+        (
+            _adds_without_a_member,
+            "fewer than the smallest cohort|not over all members|stays open that can have no",
+            3,
+        ),
+        (_moves_in_a_void_round, "a void round changes the basis", 3),
+        (_never_durable, "durable", 0),
+        (_messages_overtake, "no progress", 0),
+        (_another_basis, "not that of its contributors", 0),
         (
             _runs_ahead_with_others,
             "runs ahead of the disk|stored before they are announced|further ahead|in-flight",
+            0,
         ),
     ],
 )
 def test_what_is_planted_is_found(
-    planted: Callable[[pytest.MonkeyPatch], None], violation: str, monkeypatch: pytest.MonkeyPatch
+    planted: Callable[[pytest.MonkeyPatch], None], violation: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Played from a seed shortly before the one that finds it: without the fault those find nothing."""
     planted(monkeypatch)
-    found = next(result.violation for seed in range(120) if (result := play(plan_of(seed))).violation)
+    found = next(result.violation for seed in range(first, 120) if (result := play(plan_of(seed))).violation)
     assert any(part in found for part in violation.split("|")), found
 
 

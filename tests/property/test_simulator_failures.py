@@ -322,3 +322,23 @@ def test_a_round_that_a_replay_has_announced_is_announced_again_without_it() -> 
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_replay_continues_without_an_agent_that_departs_after_it_has_counted() -> None:
+    """It may still come back to the next round; the duty wanted it to be awaited there at once."""
+    plan = Plan(
+        2007386,
+        Settings(processes=(2, 3, 1, 2, 3, 3, 1, 3, 3, 3, 1, 3), relayed=2, disk_seconds=0.5),
+        (
+            Fault(3.15, Kind.AGENT_ADDED, 85, 0.672),
+            Fault(7.04, Kind.AGENT_ADDED, 20, 0.627),
+            Fault(7.611, Kind.AGENT_SLOW, 23, 0.333),
+            Fault(8.29, Kind.COORDINATOR_KILL, 16, 0.088),
+            Fault(9.443, Kind.AGENT_KILL, 81, 0.254),
+            Fault(9.78, Kind.RELAY_CUT, 11, 0.299),
+            Fault(13.519, Kind.ALL_HANG, 21, 0.804),
+            Fault(14.604, Kind.AGENT_REPLACED, 45, 0.079),
+            Fault(19.722, Kind.REPEAT, 94, 0.479),
+        ),
+    )
+    assert play(plan).violation == ""

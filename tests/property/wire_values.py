@@ -77,6 +77,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         largest_turn=draw(st.floats(0.01, 90.0)),
         first_turn=draw(st.one_of(st.just(0.0), st.floats(0.01, 90.0))),
         refresh_growth=draw(st.one_of(st.just(0.0), st.floats(1.0, 16.0))),
+        refresh_sample=draw(st.integers(0, 2**32 - 1)),
     )
     return RunSpecification(
         workload=draw(names),

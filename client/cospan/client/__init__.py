@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cospan.client.group import AgentGroup as AgentGroup
     from cospan.client.learning.run_config import specify as specify
     from cospan.client.learning_client import AgentEnd as AgentEnd
-    from cospan.client.learning_client import ClientSettings as ClientSettings
+    from cospan.client.session.settings import ClientSettings as ClientSettings
     from cospan.client.shard import sites_of_shard as sites_of_shard
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.value_uncertainty import Interval as Interval
@@ -37,7 +37,7 @@ _HOMES = {
     "AgentEnd": "cospan.client.learning_client",
     "AgentGroup": "cospan.client.group",
     "CheckReport": "cospan.client.workload_check.findings",
-    "ClientSettings": "cospan.client.learning_client",
+    "ClientSettings": "cospan.client.session.settings",
     "Decisions": "cospan.client.workload",
     "FeedSettings": "cospan.client.feeds.told",
     "FeedStep": "cospan.client.feeds.told",

@@ -17,12 +17,13 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.feeds.told import FeedSettings, Outcome
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
-from cospan.client.learning.background_run import BackgroundRun
 from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
+from cospan.client.learning_client import AgentEnd, LearningClient
 from cospan.client.session import machine as session
+from cospan.client.session.background_run import BackgroundRun
 from cospan.client.session.coordinator_address import AddressSource
+from cospan.client.session.settings import ClientSettings
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.value_uncertainty import Interval

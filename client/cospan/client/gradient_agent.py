@@ -15,8 +15,9 @@ from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning_client import AgentEnd
 from cospan.client.session import machine as session
 from cospan.client.session.coordinator_address import AddressSource
-from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
+from cospan.client.session.driver import SessionDriver, SessionHooks
 from cospan.client.session.run_checks import check_basis
+from cospan.client.session.settings import SessionSettings
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.core.aggregation.basis_update import Contribution

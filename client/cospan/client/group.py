@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cospan.client.agent import default_agent_id
 from cospan.client.decisions.improver import DEFAULT_OPTIONS, Options, features_joined_with
@@ -21,8 +21,9 @@ from cospan.client.learning.group_learner import GroupLearner, group_name, no_pr
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning.source_group import SourceGroup
-from cospan.client.learning_client import ClientSettings, LearningClient
+from cospan.client.learning_client import LearningClient
 from cospan.client.session.coordinator_address import AddressSource
+from cospan.client.session.settings import ClientSettings
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload
@@ -124,6 +125,7 @@ class AgentGroup(LearningClient[AnyGroup]):
             specification.feature_dim,
             specification.seed,
             one_by_one=bool(specification.improve),
+            sampled_every=specification.method.sampled_every(specification.agents),
         )
 
     def _close_sites(self) -> None:
@@ -178,19 +180,24 @@ class AgentGroup(LearningClient[AnyGroup]):
 
     @property
     def gains(self) -> Float[np.ndarray, " n"]:
-        """The estimated mean reward per step of each agent (averaged iterates of η)."""
-        return self._learnt().gains
+        """The estimated mean reward per step of each agent (averaged iterates of η), by `agent_ids`."""
+        return np.asarray(self._learnt().gains[self._places()])
 
     @property
     def weights(self) -> Float[np.ndarray, "n d"]:
-        """The learnt value weights ẑ of each agent (averaged iterates of B w)."""
-        return self._learnt().weights
+        """The learnt value weights ẑ of each agent (averaged iterates of B w), by `agent_ids`."""
+        return np.asarray(self._learnt().weights[self._places()])
+
+    def _places(self) -> Int[np.ndarray, " n"]:
+        """Where the learner keeps each agent: large groups are in another order than their sites."""
+        return np.asarray(np.argsort(self._learnt().indices))
 
     @property
     def value_functions(self) -> tuple[ValueFunction, ...]:
         """What each agent has learnt so far, in the order of their sites; they stay as they are."""
         group = self._learnt()
-        return tuple(ValueFunction.of_learner(agent, group.features) for agent in group.agents())
+        found = [ValueFunction.of_learner(agent, group.features) for agent in group.agents()]
+        return tuple(found[place] for place in self._places())
 
     def save(self, folder: Path | str) -> None:
         """Writes what each agent has learnt, as a file of its own, the same as of one that is alone.
@@ -219,12 +226,14 @@ def group_of(
     options: Options = DEFAULT_OPTIONS,
 ) -> AnyGroup:
     """The learners of a group, as its run needs them; see `GroupLearner`, `ImprovingGroup` and `SourceGroup`."""
-    if sites.sources:
+    indices = [index for block in sites.indices for index in block]
+    if sites.sources:  # each refreshes as it would by itself
+        places = np.argsort(indices).tolist()
         return SourceGroup(
-            sites.sources,
+            [sites.sources[place] for place in places],
             specification,
             names=names,
-            indices=[index for block in sites.indices for index in block],
+            indices=[indices[place] for place in places],
             with_baseline=with_baseline,
             first_round=first_round,
         )
@@ -234,7 +243,7 @@ def group_of(
         sites.single,
         specification,
         names=names,
-        indices=[index for block in sites.indices for index in block],
+        indices=indices,
         with_baseline=with_baseline,
         first_round=first_round,
         options=options,

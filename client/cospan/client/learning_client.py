@@ -15,14 +15,15 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
 from cospan.client.environment.group_rollout import keeps_numbers
-from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
-from cospan.client.files.state_file import CHECKPOINT_SECONDS, FileKind, StateFile
+from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy, vectors_before
+from cospan.client.files.state_file import FileKind, StateFile
 from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
-from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
-from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
+from cospan.client.session.driver import SessionDriver, SessionHooks
+from cospan.client.session.message_checks import memory_problem
 from cospan.client.session.run_checks import check_basis, check_counting, check_sharing, slow_round
+from cospan.client.session.settings import ClientSettings
 from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
@@ -57,32 +58,6 @@ class AgentEnd:
     message: str
     rounds: int
     left: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings(SessionSettings):
-    """What an agent or a group does beside learning, and what it refuses; beside what every session has.
-
-    Attributes:
-        with_baseline: whether TD alone learns beside each agent from the same transitions, and LSTD alone where the
-            method's own sums are not its; None means that they do with an agent, and do not with a group.
-        resume_from: a file of `save`, of the same run and agents, to continue from.
-        state_file: where to keep what is learnt, during the run and at its end. For an agent a file, or a folder
-            for a file with the agent's name; a file of the same run and agent is continued from without being told,
-            one of another run is given another name. For a group a folder, for `group-<first>..<last>.npz` during
-            the run and `<id>.npz` of each agent at its end.
-        checkpoint_seconds: the shortest time between two writes of that file; 0 means at the end alone.
-        share_td_error: whether the coordinator is told an agent's root mean square TD error, for observers; not
-            allowed with a group.
-        memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
-    """
-
-    with_baseline: bool | None = None
-    resume_from: Path | str | None = None
-    state_file: Path | str | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    share_td_error: bool = False
-    memory_gib: float = MEMORY_GIB
 
 
 class LearningClient(ABC, Generic[L]):
@@ -464,17 +439,6 @@ class LearningClient(ABC, Generic[L]):
         if note is not None:
             self._was_slow = True
             self._note(note, level=logging.WARNING)
-
-
-def vectors_before(welcome: Welcome) -> int:
-    """How many vectors an agent without a file may have sent in this run before it was welcomed.
-
-    One in each round below its first, and one more for each start of the coordinator after the first, which opens
-    the round again that was open. An agent that has never been here cannot be told from one that has lost its file.
-    """
-    if not welcome.first_round:
-        return 0
-    return welcome.first_round + welcome.stamp.incarnation - 1
 
 
 def _unexpected(name: str, failure: BaseException) -> CospanError:

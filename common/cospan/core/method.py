@@ -54,6 +54,8 @@ _REFRESH_GROWTH = 1.15
 MANY_AGENTS = 1_000
 """Agents of a fleet beyond which `refresh_growth` is by default that of many."""
 GROWTH_OF_MANY = 1.5
+SAMPLE_OF_MANY = 1_000
+"""Agents of such a fleet, at least, that are refreshed in all of these rounds."""
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
@@ -233,6 +235,15 @@ class Method:
         ),
     )
     """Between refreshes agents send gradients at the new basis, of the moments that they had (docs/adr/0037)."""
+    refresh_sample: int = field(
+        default=0,
+        metadata=_constant(
+            "least number of agents in groups whose posteriors are refreshed in every round of refresh_growth",
+            range=Range(least=1, most=2**32 - 1, or_zero=True, note="0: all"),
+            unset=f"{SAMPLE_OF_MANY:,} for more than {MANY_AGENTS:,} agents, else all",
+        ),
+    )
+    """The others are at least 16 rounds apart, and all are refreshed in the last round (docs/adr/0041)."""
 
     @property
     def sends_pooled(self) -> bool:
@@ -259,6 +270,10 @@ class Method:
     def pooled_growth(self) -> float:
         """The factor between the rounds in which pooled numbers are sent, and posteriors refreshed."""
         return (self.refresh_growth or _REFRESH_GROWTH) if self.has_head_covariance else _POOLED_GROWTH
+
+    def sampled_every(self, agents: int) -> int:
+        """Of how many agents of a group one belongs to the sample that is refreshed in all of these rounds."""
+        return max(1, agents // self.refresh_sample) if self.refresh_sample and self.has_head_covariance else 1
 
     @property
     def has_head_covariance(self) -> bool:

@@ -209,8 +209,9 @@ class RunSpecification(RunFields):
         for of, used in parts:
             if not used:
                 values = {name: value for name, value in values.items() if name not in of}
-        if not self.method.refresh_growth:
-            del method["refresh_growth"]
+        for name in ("refresh_growth", "refresh_sample"):
+            if not method[name]:
+                del method[name]
         values["method"] = method
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.posterior import evidence_gradient, influence
+from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import practical
 from cospan.core.privacy.clipping import Bounds
@@ -98,7 +99,7 @@ class PosteriorFleet:
             self.round,
             head_covariance=self.head_covariance,
             agents=spec.agents,
-            is_last=self.round == spec.rounds - 1,
+            refresh=Refresh.NOW if self.round == spec.rounds - 1 else Refresh.WHEN_POOLED,
         )
         move = next_basis(
             self.basis,

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.learning.run_config import specify
 from cospan.client.workloads import microgrids, queues
+from cospan.experiments.decisions.policy_tests import microgrid_cost
 from cospan.experiments.optima import queue_gain, queue_optimum, uniform_queue_policy
-from cospan.experiments.policy_tests import microgrid_cost
 from cospan.simulation.improvement import Improvement, ImprovementSettings
 
 ARMS: dict[str, dict[str, Any]] = {

@@ -185,7 +185,12 @@ class LocalRun:
             close_site(self._first_site)  # before the group makes it among its own
             self._first_site = None
         sites = GroupSites.of(
-            self._workload, host.indices, spec.feature_dim, spec.seed, one_by_one=bool(spec.improve)
+            self._workload,
+            host.indices,
+            spec.feature_dim,
+            spec.seed,
+            one_by_one=bool(spec.improve),
+            sampled_every=spec.method.sampled_every(spec.agents),
         )
         return group_of(sites, spec, names=host.agents, with_baseline=self._baseline is True, options=self._options)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from cospan.client.session.driver import SessionSettings
+from cospan.client.session.settings import SessionSettings
 from cospan.client.session.transport import Transport, tls_of
 from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.relay import machine

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cospan.client.session import machine as session
-from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
+from cospan.client.session.driver import SessionDriver, SessionHooks
 from cospan.client.session.run_checks import check_basis
+from cospan.client.session.settings import SessionSettings
 from cospan.client.session.transport import Transport
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed

@@ -8,7 +8,8 @@ from pathlib import Path
 from runs import join
 
 from cospan.client.session import machine as session
-from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
+from cospan.client.session.driver import SessionDriver, SessionHooks
+from cospan.client.session.settings import SessionSettings
 from cospan.client.session.transport import GrpcTransport
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload

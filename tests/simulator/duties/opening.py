@@ -58,7 +58,8 @@ class Opening:
             return bool(self._stored) and now - self._started >= RETURN_SECONDS - _ROUNDING_SECONDS
         if opens and state.round == before.round + 1:
             counted_all = set(before.open_round.counted) == self._stored
-            again = before.open_round.replaying and state.round < self._replays_until and counted_all
+            left = not self._stored.isdisjoint(state.members.hosts)  # without any of them it opens for all at once
+            again = before.open_round.replaying and state.round < self._replays_until and counted_all and left
             self._check_round(state, replays=again)
         elif opens and isinstance(event, events.GradientArrived):
             agents = event.upload.agent_ids or before.members.sessions[event.token].agent_ids
@@ -125,7 +126,9 @@ class Opening:
 
     def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
         assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"
-        wanted = self._stored if replays else frozenset(state.members.hosts)
+        # One that departs after its gradient has counted may come back to the round that follows.
+        there = frozenset(state.members.hosts)
+        wanted = self._stored & there if replays else there
         if state.specification.secure_sums:  # of those, the processes that take part as a whole, and have a key
             sessions = [each for each in state.members.sessions.values() if each.token in self._offers]
             whole = (each.agent_ids for each in sessions if wanted.issuperset(each.agent_ids))

@@ -39,6 +39,7 @@ NOT_IN_RANGE = {
     "largest_turn": [0.0, 0.0099, 90.01, -5.0, math.nan],
     "first_turn": [0.0099, 90.01, -5.0, math.nan],
     "refresh_growth": [0.999, 16.1, -1.0, math.nan],
+    "refresh_sample": [-1, 2**32],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -58,6 +59,7 @@ AT_THE_EDGE = {
     "largest_turn": [0.01, 90.0],
     "first_turn": [0.0, 0.01, 90.0],
     "refresh_growth": [0.0, 1.0, 16.0],
+    "refresh_sample": [0, 1, 2**32 - 1],
 }
 WITHOUT_A_RANGE = {
     "head_update",

@@ -115,6 +115,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "largest_turn": 12.5,
     "first_turn": 45.0,
     "refresh_growth": 1.5,
+    "refresh_sample": 500,
 }
 
 

@@ -30,8 +30,9 @@ from cospan.cli.run_folder.progress_log import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.files.result_file import OWNED, load_result
 from cospan.client.learning.site_learner import FAILED, Warned
-from cospan.client.learning_client import AgentEnd, ClientSettings
+from cospan.client.learning_client import AgentEnd
 from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.session.settings import ClientSettings
 from cospan.client.step_source import AT_END
 from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError

@@ -212,6 +212,9 @@ def report(
     raise typer.Exit(report_run(runs, output, serve=serve, force=force))
 
 
+OneSite: TypeAlias = Annotated[
+    str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")
+]
 StepsToSee: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -269,7 +272,7 @@ def plot(
 
 def value(
     run_folder: o.RunFolder,
-    site: Annotated[str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")],
+    site: OneSite,
     at: Annotated[
         str,
         typer.Option(
@@ -302,7 +305,7 @@ def value(
 
 def policy(
     run_folder: o.RunFolder,
-    site: Annotated[str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")],
+    site: OneSite,
     at: Annotated[
         str,
         typer.Option(

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from cospan.cli.run_folder.layout import write_text
 from cospan.core.linalg.subspace import principal_angle_sine
-from cospan.core.statistics import best, known, median
+from cospan.core.statistics import best, best_of_rows, known, median, median_of
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RoundReport
 from cospan.wire.text import printable
@@ -192,12 +192,12 @@ class AgentProgress:
             agent_id=group.name,
             label=f"{len(group.names)} agents",
             rounds=group.rounds,
-            mean_reward=median(map(known, group.mean_rewards)),
-            value_error=median(map(known, curve.value_error[-1])) if curve.value_error else None,
-            lstd_alone_error=median(map(known, _newest(curve.lstd_alone_error, np.empty(0)))),
-            td_alone_error=median(map(best, curve.td_alone_error[-1])) if curve.td_alone_error else None,
-            gain=median(map(known, group.gains)),
-            shared_weight=median(map(known, group.shared_weights())),
+            mean_reward=median_of(group.mean_rewards),
+            value_error=median_of(curve.value_error[-1]) if curve.value_error else None,
+            lstd_alone_error=median_of(_newest(curve.lstd_alone_error, np.empty(0))),
+            td_alone_error=median_of(best_of_rows(curve.td_alone_error[-1])) if curve.td_alone_error else None,
+            gain=median_of(group.gains),
+            shared_weight=median_of(group.shared_weights()),
             learning_seconds=learning_seconds,
         )
 

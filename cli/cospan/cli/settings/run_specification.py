@@ -183,7 +183,7 @@ def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path
 
 def preset_of(method: Method) -> str | None:
     """The preset whose constants these are, or None."""
-    method = replace(method, refresh_growth=0.0)  # it follows from the size of the fleet
+    method = replace(method, refresh_growth=0.0, refresh_sample=0)  # they follow from the size of the fleet
     return next((name for name, preset in PRESETS.items() if preset(method.steps_per_round) == method), None)
 
 

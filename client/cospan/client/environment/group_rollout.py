@@ -117,7 +117,9 @@ class BatchedRollouts:
             features = checked_features(self.features, np.concatenate(observations[sound]), self._name)
         else:
             sound = [place for place in range(len(self._places)) if place not in failures]
-            features = features.reshape(len(self._places), -1, self.features.dim)[sound]
+            features = features.reshape(len(self._places), -1, self.features.dim)
+            if failures:
+                features = features[sound]
         if not sound:
             raise next(iter(failures.values()))
         self.steps += steps
@@ -126,7 +128,10 @@ class BatchedRollouts:
             total = total + rewards[:, step]
         self.reward_sums = total
         self._between_rounds = True
-        flat, exogenous = np.concatenate(observations[sound]), self._sites.exogenous
+        # Copies: what learners keep must not change when the chains step on.
+        kept = sound if failures else slice(None)
+        observations, rewards = observations[kept].copy(), rewards[kept].copy()
+        flat, exogenous = observations.reshape(-1, *observations.shape[2:]), self._sites.exogenous
         self.part_names = self.part_names or part_names(flat[0])
 
         def rounds(rows: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n L1 k"]:
@@ -134,10 +139,10 @@ class BatchedRollouts:
 
         trajectory = Trajectory(
             rounds(features.reshape(-1, self.features.dim)),
-            rewards[sound],
+            rewards,
             parts=rounds(parts_of(flat)),
             exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
-            rows=self._in_table(observations[sound]),
+            rows=self._in_table(observations),
         )
         return trajectory, failures
 

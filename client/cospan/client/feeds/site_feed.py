@@ -12,8 +12,8 @@ from cospan.client.feeds.feed import Feed
 from cospan.client.feeds.feed_source import FeedSource
 from cospan.client.feeds.step_forms import form_of
 from cospan.client.feeds.told import FeedSettings
-from cospan.client.learning_client import ClientSettings
 from cospan.client.logs.mapping import step_of
+from cospan.client.session.settings import ClientSettings
 from cospan.client.step_source import StepSource
 from cospan.client.workload import AnySite, Exogenous, Site, SourceSite, Workload
 from cospan.wire.errors import InvalidValueError

@@ -22,10 +22,11 @@ from cospan.client.files.learner_values import (
     learner_values,
     loaded_batches,
     loaded_learner,
+    loaded_prior,
     sums_values,
 )
 from cospan.client.files.quality_values import COLUMNS as QUALITY
-from cospan.client.files.quality_values import SHARED, loaded_quality, quality_values
+from cospan.client.files.quality_values import SHARED, loaded_quality, quality_values, unrecorded_values
 from cospan.client.files.result_file import (
     OWNED,
     chain_values,
@@ -49,6 +50,7 @@ from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS
 from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.quality.record import NOTHING_RECORDED
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
@@ -79,8 +81,11 @@ OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *SHA
 _OF_RUN = (
     *("workload", "feature_fingerprint", "seed", "steps", "head_rounds"),
     *("posterior_rounds", "posterior_basis", "posterior_head_covariance", "posterior_table"),
+    *("others", "others_rounds", "others_basis", "others_head_covariance"),
 )
 """What all agents of a group have in common, of what a value function is read from."""
+_OF_OTHERS = ("rounds", "basis", "head_covariance")
+"""Of these, what agents have that are not in the sample: `others_rounds` in place of `posterior_rounds`, …."""
 _ASKED = (
     *("labels", "indices", "weights", "gain", "mean_reward", "value_error", "gain_error", "shared_weight", "head"),
     *("mean_reward_standard_error", "reward_batches", "reward_moments", "feature_squares"),
@@ -114,6 +119,7 @@ def contents(group: GroupLearner, run_id: str, *, with_tests: bool = True) -> di
         "gain": group.gains,
         "gain_count": first.gain.count,
         **_joined([learner_values(state.learner, group.specification) for state in states], OF_ALL),
+        **_of_others(group),
         "bounded_rounds": group.bounded_rounds,
         "reward_sum": np.concatenate([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
@@ -147,6 +153,16 @@ def _joined(parts: Sequence[dict[str, Any]], shared: Collection[str]) -> dict[st
     return found
 
 
+def _of_others(group: GroupLearner) -> dict[str, Any]:
+    """The newest refreshing of agents that are not in the sample, where there are any; they come after those."""
+    last = group.blocks[-1]
+    if last.is_sampled or last.state.learner.posterior is None:
+        return {}
+    values = learner_values(last.state.learner, group.specification)
+    found = {f"others_{name}": values[f"posterior_{name}"] for name in _OF_OTHERS}
+    return {"others": sum(len(block.chains.labels) for block in group.blocks if not block.is_sampled), **found}
+
+
 def _separate_sums(parts: Sequence[TransitionSums | None]) -> dict[str, Any]:
     """Those of LSTD alone, where they are kept separately."""
     found = [sums_values("lstd_alone", part) for part in parts if part is not None]
@@ -157,7 +173,12 @@ def _joined_quality(group: GroupLearner, *, with_tests: bool) -> dict[str, Any]:
     every, names = group.tested_every, group.part_names
     records = [block.quality(every) if with_tests else block.state.quality for block in group.blocks]
     pairs = zip(group.blocks, records, strict=True)
-    parts = [quality_values(block.held_out(), record, names) for block, record in pairs]
+    parts: list[dict[str, Any]] = []
+    for block, record in pairs:  # those of the sample come first
+        if block.is_sampled or not parts:
+            parts.append(quality_values(block.held_out(), record, names))
+        else:
+            parts.append(unrecorded_values(len(block.chains.labels), parts[0], names))
     return _joined(parts, (*SHARED, "quality_0_rounds", "quality_1_rounds"))
 
 
@@ -243,7 +264,12 @@ def member_of(path: Path, name: str) -> AgentResult | None:
     if name not in agents:
         return None
     values = {each: result.values[each] for each in _OF_RUN if each in result.values}
-    values |= load_npz(path, TITLE, names=_ASKED, row=agents.index(name))
+    place = agents.index(name)
+    values |= load_npz(path, TITLE, names=_ASKED, row=place)
+    if "others" in values and place >= len(agents) - int(values["others"]):
+        values |= {
+            f"posterior_{each}": values[f"others_{each}"] for each in _OF_OTHERS if f"others_{each}" in values
+        }
     for each in ("labels", "indices", "gain"):
         if each not in values:
             raise RunFileError(f"{path} lacks {each!r}; the file is damaged")
@@ -321,9 +347,9 @@ def _loaded_state(
             for place, each in enumerate(weights)
         )
     separate = separate_sums_in(result, block.state.separate_sums, (agents,))
-    quality = loaded_quality(result, spec, (agents,)).of_agents(part)
+    quality = loaded_quality(result, spec, (agents,)).of_agents(part) if block.is_sampled else NOTHING_RECORDED
     return BlockState(
-        learner.of_agents(part),
+        _as_refreshed(learner.of_agents(part), result, block),
         AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
         _loaded_counts(result, "bounded_rounds", agents)[part],
@@ -332,6 +358,18 @@ def _loaded_state(
         None if separate is None else separate.of_agents(part),
         quality,
     )
+
+
+def _as_refreshed(learner: LearnerState, result: AgentResult, block: Block) -> LearnerState:
+    """The state with the newest refreshing of its own agents, where they are not in the sample."""
+    if block.is_sampled or learner.posterior is None:
+        return learner
+    rounds = result.numbers("others_rounds", 1)
+    if rounds.shape != (4,) or not 0 <= rounds[2] <= learner.posterior.rounds:
+        raise RunFileError("'others_rounds' in the result of a group are no rounds; the file is damaged")
+    refreshed = int(rounds[2])
+    prior = loaded_prior(result, learner.posterior.changes.shape[-1], "others") if refreshed else None
+    return replace(learner, posterior=replace(learner.posterior, prior=prior, refreshed=refreshed))
 
 
 def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarray, " n"]:

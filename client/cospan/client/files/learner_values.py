@@ -38,7 +38,7 @@ def learner_values(state: LearnerState, specification: RunSpecification) -> dict
         "steps": state.steps,
         **_statistics(state, specification),
         **_halves(state),
-        **_posterior(state.posterior),
+        **_posterior(state.posterior, specification.rank),
         "reward_moments": _row(
             state.head, state.rewards.count, state.rewards.offset, state.rewards.deviations, state.rewards.reference
         ),
@@ -159,11 +159,11 @@ def _halves(state: LearnerState) -> dict[str, Any]:
     return {**parts, "second_half_from": halves.second_from}
 
 
-def _posterior(state: PosteriorState | None) -> dict[str, Any]:
+def _posterior(state: PosteriorState | None, rank: int) -> dict[str, Any]:
     """What posterior head updates keep; nothing with other ones."""
-    if state is None or state.prior is None:  # none, or of rounds of cuts alone
+    if state is None or not state.rounds:  # none, or of rounds of cuts alone
         return {}
-    prior = state.prior
+    prior = state.prior or FleetPrior(np.zeros((state.changes.shape[-1], rank)), np.zeros((rank, rank)), 1)
     return {
         **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
         "posterior_basis": prior.basis,
@@ -224,7 +224,8 @@ def _loaded_posterior(result: AgentResult, d: int, steps: int, agents: tuple[int
         return None
     rounds = result.numbers("posterior_rounds", 1)
     kept = result.numbers("posterior_history", 2 + len(agents)).shape[-2]
-    if rounds.shape != (4,) or min(rounds) < 1 or rounds[2] > rounds[0] or not kept:
+    is_sound = rounds.shape == (4,) and min(rounds[[0, 1, 3]]) > 0 and 0 <= rounds[2] <= rounds[0]
+    if not is_sound or not kept:
         raise RunFileError("'posterior_rounds' in the result of an agent are no rounds; the file is damaged")
     rewards = result.vector("posterior_history", *agents, kept, steps)
     return PosteriorState(
@@ -241,15 +242,25 @@ def _loaded_posterior(result: AgentResult, d: int, steps: int, agents: tuple[int
         score=result.vector("posterior_score", *agents, d),
         weights=result.vector("posterior_weights", *agents, d),
         shared_weight=_numbers(result.vector("shared_weight", *agents)),
-        prior=_loaded_prior(result, d, int(rounds[3])),
+        prior=loaded_prior(result, d) if rounds[2] else None,
         refreshed=int(rounds[2]),
     )
 
 
-def _loaded_prior(result: AgentResult, d: int, agents: int) -> FleetPrior:
-    rank = result.numbers("posterior_basis", 2).shape[1]
-    basis = result.vector("posterior_basis", d, rank)
-    return FleetPrior(basis, result.vector("posterior_head_covariance", rank, rank), agents)
+def loaded_prior(result: AgentResult, d: int, name: str = "posterior") -> FleetPrior:
+    """The prior of the newest refreshing in a file.
+
+    Args:
+        result: the file.
+        d: length of a feature vector.
+        name: what the names of its values begin with.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    rank = result.numbers(f"{name}_basis", 2).shape[1]
+    basis, agents = result.vector(f"{name}_basis", d, rank), result.numbers(f"{name}_rounds", 1)[-1]
+    return FleetPrior(basis, result.vector(f"{name}_head_covariance", rank, rank), int(agents))
 
 
 def sums_values(name: str, sums: TransitionSums) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from cospan.wire.errors import (
     RateLimitedError,
     SessionUnknownError,
 )
-from cospan.wire.messages import GradientUpload, RecalledRounds
+from cospan.wire.messages import GradientUpload, RecalledRounds, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -356,3 +356,14 @@ class Recall:
         if token is None:
             raise SessionUnknownError("the session is over; it is joined again")
         return await self._transport.recall(self._specification, token, first, before)
+
+
+def vectors_before(welcome: Welcome) -> int:
+    """How many vectors an agent without a file may have sent in this run before it was welcomed.
+
+    One in each round below its first, and one more for each start of the coordinator after the first, which opens
+    the round again that was open. An agent that has never been here cannot be told from one that has lost its file.
+    """
+    if not welcome.first_round:
+        return 0
+    return welcome.first_round + welcome.stamp.incarnation - 1

@@ -11,7 +11,7 @@ from cospan.core.linalg.leading_axes import PerAgent
 from cospan.core.quality.feature_tests import PERIODS, is_significant
 from cospan.core.quality.fleet_errors import SiteErrors
 from cospan.core.quality.held_out import MOST_BLOCKS, NAMES, Answers, HeldOut, HeldOutErrors
-from cospan.core.quality.record import QualityRecord
+from cospan.core.quality.record import NOTHING_RECORDED, QualityRecord
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 
@@ -41,6 +41,16 @@ def quality_values(errors: HeldOutErrors, record: QualityRecord, names: Sequence
     if record.tests is not None:
         values["feature_tests"] = record.tests
     return {**values, **_record_values(record)}
+
+
+def unrecorded_values(agents: int, values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What a group's file has of agents of which no record is kept, beside others with these values."""
+    found = quality_values(HeldOutErrors.unknown((agents,)), NOTHING_RECORDED, names)
+    for name, value in values.items():
+        if name not in found:  # of an equal shape, so that all agents have a row
+            blank = np.full((), np.nan if name == "feature_tests" else 0.0)
+            found[name] = np.broadcast_to(blank, (agents, *np.shape(value)[1:]))
+    return found
 
 
 def _record_values(record: QualityRecord) -> dict[str, Any]:

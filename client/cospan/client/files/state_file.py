@@ -22,6 +22,7 @@ from cospan.client.files.result_file import OWNED, contents, load_result, owner,
 from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient
+from cospan.client.session.settings import CHECKPOINT_SECONDS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import BudgetSpentError, RunFileError
 from cospan.wire.files.npz import save_npz
@@ -29,11 +30,14 @@ from cospan.wire.files.safe_files import NotAFileError, check_regular
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 5.0
 _SHARE = 0.05
 """Largest share of the time that goes into writing: a state of d × d numbers is large."""
+_NUMBERS_A_SECOND = 5e7
+"""About how many are computed and written where nothing has been written yet."""
 _LAST_WRITE_SECONDS = 30.0
 """Longest time that the last write, or one that counts a vector, waits for the one before."""
+_MATRICES = 5
+"""Of d × d, that posteriors keep of an agent."""
 VECTORS = "vectors_sent"
 """With differential privacy: how many vectors the agent has sent, or was about to. The name in a file."""
 
@@ -107,7 +111,7 @@ class StateFile(Generic[L]):
         self._writer: LearnerThread | None = None
         self._writing = False
         self._failing = False
-        self._due = clock() + every_seconds
+        self._due = clock() + max(every_seconds, _seconds_of_first(learner) / _SHARE)
         self._last: dict[str, Any] | None = None
         self.on_saved: Callable[[int], None] = lambda _: None
         """Called, by any thread, with the round below which all are in a file that allows an exact continuation."""
@@ -281,6 +285,12 @@ class StateFile(Generic[L]):
                 f"{self.path} is of another run and cannot be renamed: {failure.strerror}; name another file"
             ) from failure
         return aside
+
+
+def _seconds_of_first(learner: StatefulLearner) -> float:
+    """About how long the first write of a large group will take; 0 for one agent: a write of its file tells."""
+    numbers = _MATRICES * learner.specification.feature_dim**2
+    return (len(learner.names) - 1) * numbers / _NUMBERS_A_SECOND
 
 
 def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from cospan.core.method import GROWTH_OF_MANY, MANY_AGENTS, PRESETS
+from cospan.core.method import GROWTH_OF_MANY, MANY_AGENTS, PRESETS, SAMPLE_OF_MANY
 from cospan.core.privacy.private_run import mechanism_problem
 from cospan.core.privacy.promise import OF_PRIVACY
 from cospan.core.privacy.request import PrivacyRequest
@@ -82,7 +82,7 @@ def with_refreshes(specification: RunSpecification, said: Collection[str]) -> Ru
     """The same, with the refreshes that suit the size of its fleet, where nothing is said of them.
 
     A refresh takes most of an agent's time, the basis of a large fleet needs fewer of them, and the last round has
-    one (docs/adr/0037).
+    one (docs/adr/0037). So does a sample of its agents in most of these rounds (docs/adr/0041).
 
     Args:
         specification: of the run.
@@ -92,7 +92,8 @@ def with_refreshes(specification: RunSpecification, said: Collection[str]) -> Ru
     suits = method.has_head_covariance and specification.agents > MANY_AGENTS and not specification.improve
     if not suits or "refresh_growth" in said or method.refresh_growth:
         return specification
-    return replace(specification, method=replace(method, refresh_growth=GROWTH_OF_MANY))
+    sample = method.refresh_sample if "refresh_sample" in said else method.refresh_sample or SAMPLE_OF_MANY
+    return replace(specification, method=replace(method, refresh_growth=GROWTH_OF_MANY, refresh_sample=sample))
 
 
 def with_privacy(specification: RunSpecification, asked: PrivacyRequest | None) -> RunSpecification:

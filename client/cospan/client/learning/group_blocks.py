@@ -27,7 +27,7 @@ from cospan.core.learning.learner import learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
-from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.learning.schedules import AveragedIterate, Refresh, refresh_of_others
 from cospan.core.method import Method
 from cospan.core.quality.held_out import HeldOutErrors
 from cospan.core.quality.record import NOTHING_RECORDED, Due, QualityRecord
@@ -40,9 +40,9 @@ _FEWEST, _MOST = 16, 256
 """Least and most agents in a block."""
 
 
-def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
-    """The indices in consecutive blocks."""
-    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
+def blocks_of(indices: Sequence[int], feature_dim: int, times: int = 1) -> Iterator[Sequence[int]]:
+    """The indices in consecutive blocks, `times` as large as usual."""
+    size = times * min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
@@ -54,11 +54,13 @@ class GroupSites:
         indices: of the sites of each block.
         parts: the sites of each block; none where the sites have no environments.
         sources: all sites, where their steps come from sources, as from logs.
+        sampled: how many of the blocks, the first ones, are of the sample (`Method.refresh_sample`); None for all.
     """
 
     indices: tuple[Sequence[int], ...]
     parts: tuple[Sites | tuple[Site, ...], ...]
     sources: tuple[SourceSite, ...] = ()
+    sampled: int | None = None
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class GroupSites:
         seed: int,
         *,
         one_by_one: bool = False,
+        sampled_every: int = 1,
     ) -> "GroupSites":
         """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises.
 
@@ -78,10 +81,16 @@ class GroupSites:
             feature_dim: d.
             seed: of the run.
             one_by_one: whether each has an environment of its own, whatever the workload can step at once.
+            sampled_every: of how many agents one is in the sample; these have blocks of their own, the first ones.
         """
         if one_by_one:
             workload = replace(workload, make_fleet=None)
-        blocks = tuple(blocks_of(indices, feature_dim))
+        every = 1 if one_by_one else sampled_every
+        # Most rounds of such a group do so little that calls of numpy take a large part of it.
+        times = 1 if every == 1 else 2
+        sample = tuple(blocks_of(indices[::every], feature_dim, times))
+        others = [index for place, index in enumerate(indices) if place % every]
+        blocks = (*sample, *blocks_of(others, feature_dim, times))
         parts: list[Sites | tuple[Site, ...]] = []
         sources: list[SourceSite] = []
         try:
@@ -99,7 +108,7 @@ class GroupSites:
             for part in parts:
                 close_sites(part)
             raise
-        return cls(blocks, tuple(parts), tuple(sources))
+        return cls(blocks, tuple(parts), tuple(sources), len(sample))
 
     @property
     def single(self) -> tuple[Site, ...]:
@@ -167,16 +176,19 @@ class Block:
         indices: Sequence[int],
         with_baseline: bool,
         first_round: int,
+        is_sampled: bool = True,
     ) -> None:
-        """Agents that have learnt nothing."""
+        """Agents that have learnt nothing; `is_sampled`: see `GroupSites.sampled`."""
         d, r, power = specification.feature_dim, specification.rank, specification.method.averaging_power
         agents = len(indices)
-        self.specification = specification
+        self.specification, self.is_sampled = specification, is_sampled
         self.chains = chain_group(
             sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
         )
         self.references = ReferenceStack.of(self.chains.references, d)
         self._basis: Float[np.ndarray, "d r"] | None = None
+        self._judged: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]] | None = None
+        """Weights and their value errors: in most rounds neither changes."""
         self.earlier_held_shares = np.full(agents, np.nan)
         """See `SiteLearner`."""
         self.state = BlockState(
@@ -239,7 +251,7 @@ class Block:
             round_number,
             head_covariance=head_covariance,
             agents=self.specification.agents,
-            is_last=is_last,
+            refresh=self._refresh_in(round_number),
         )
         separate = before.separate_sums
         if separate is not None:
@@ -254,6 +266,8 @@ class Block:
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
             separate,
         )
+        if not self.is_sampled:  # what the sample keeps beside tells how good the fleet's answers are
+            return after, outcome
         quality = before.quality.following(
             trajectory,
             (before.learner, after.learner),
@@ -264,14 +278,30 @@ class Block:
         )
         return replace(after, quality=quality), outcome
 
+    def _refresh_in(self, round_number: int) -> Refresh:
+        rounds, posterior = self.specification.rounds, self.state.learner.posterior
+        left = rounds - round_number - 1 if rounds else None
+        if self.is_sampled:
+            return Refresh.NOW if left == 0 else Refresh.WHEN_POOLED
+        if posterior is None:
+            return refresh_of_others(1, 0, left)
+        return refresh_of_others(posterior.rounds + 1, posterior.refreshed, left)
+
     def quality(self, every: int = 1) -> QualityRecord:
         """See `SiteLearner`. The tests of TD errors are made now, for every agent: they take long."""
         state = self.state
+        if not self.is_sampled:
+            return state.quality
         return state.quality.tested(state.learner.posterior, self.lstd_sums, every)
 
     def value_errors(self) -> Float[np.ndarray, " n"]:
-        """Relative value errors of the averaged weights; nan where the truth is unknown."""
-        return self.references.value_errors(self.state.weights.mean)
+        """Relative value errors of the averaged weights; nan where the truth is unknown, or there is no answer."""
+        weights = self.state.weights.mean
+        if not self._has_answers:
+            return np.full(len(weights), np.nan)
+        if self._judged is None or self._judged[0] is not weights:
+            self._judged = weights, self.references.value_errors(weights)
+        return self._judged[1]
 
     def explained_shares(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.explained_share`."""
@@ -289,14 +319,20 @@ class Block:
     def shared_weights(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.shared_weight`."""
         posterior = self.state.learner.posterior
-        if posterior is None:
+        if posterior is None or not self._has_answers:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(posterior.shared_weight)
+
+    @property
+    def _has_answers(self) -> bool:
+        """False of agents that are not in the sample, before they are refreshed for the first time."""
+        posterior = self.state.learner.posterior
+        return self.is_sampled or posterior is None or posterior.refreshed > 0
 
     def td_error_correlations(self) -> tuple[Float[np.ndarray, "n lags"], Float[np.ndarray, "n lags"]]:
         """See `SiteLearner.td_error_correlation`."""
         posterior = self.state.learner.posterior
-        if posterior is None:
+        if posterior is None or not self._has_answers:
             return (np.full((len(self.chains.labels), len(LAGS)), np.nan),) * 2
         return error_correlation(posterior)
 
@@ -316,12 +352,18 @@ class Block:
             return np.full((len(self.chains.labels), self.specification.feature_dim), np.nan)
         return lstd_alone(sums)
 
-    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, "n k"]:
-        """Their relative value errors with several ridges; nan where unknown."""
-        sums = self.lstd_sums
+    def lstd_alone_errors(
+        self, ridges: tuple[float, ...] = LSTD_RIDGES, *, every: int = 1
+    ) -> Float[np.ndarray, "n k"]:
+        """Their relative value errors with several ridges, of each `every`-th agent; nan where unknown."""
+        sums, found = self.lstd_sums, np.full((len(self.chains.labels), len(ridges)), np.nan)
         if sums is None or np.isnan(self.references.gains).all():
-            return np.full((len(self.chains.labels), len(ridges)), np.nan)
-        return np.stack([self.references.value_errors(lstd_alone(sums, ridge)) for ridge in ridges], axis=-1)
+            return found
+        some = slice(None, None, every)
+        chosen, references = sums.of_agents(some), self.references.of_agents(some)
+        for place, ridge in enumerate(ridges):
+            found[some, place] = references.value_errors(lstd_alone(chosen, ridge))
+        return found
 
     def td_alone_errors(self) -> Float[np.ndarray, "n m"]:
         """The same of TD alone, for each of its step sizes."""

@@ -29,7 +29,9 @@ from cospan.wire.messages import GradientUpload
 _LOOKED_AT = 4
 """Agents of a group whose features the first rounds judge."""
 MOST_TESTED = 1_000
-"""Agents of a group whose TD errors are tested, evenly spread: a test takes as long as two posteriors."""
+"""Agents of a group whose TD errors are tested, and whose learning curves have errors of LSTD alone, evenly spread.
+
+A test takes as long as two posteriors; an error of LSTD alone as two rounds, and the first rounds all have one."""
 
 
 def group_name(indices: Sequence[int]) -> str:
@@ -57,7 +59,7 @@ class GroupLearner:
         Args:
             sites: of the agents.
             specification: of the run.
-            names: of the agents, in the order of the sites.
+            names: of the agents, in the order of their indices.
             with_baseline: whether TD alone learns beside each of them, one after another, and LSTD alone where the
                 method's own sums are not its.
             first_round: the round in which they join.
@@ -67,9 +69,13 @@ class GroupLearner:
         """
         if specification.method.warm_up_rounds:
             raise InvalidValueError(no_warm_up(specification))
-        self.specification, self.names = specification, tuple(names)
+        self.specification = specification
         self.indices = tuple(index for block in sites.indices for index in block)
-        self.name = group_name(self.indices)
+        """Of the sites, in the order in which all is kept: first those of the sample (`GroupSites.sampled`)."""
+        name_of = dict(zip(sorted(self.indices), names, strict=True))
+        self.names = tuple(name_of[index] for index in self.indices)
+        """Of the agents, in the same order."""
+        self.name = group_name(list(name_of))
         """Of the group as it began: it stays when members are dropped."""
         self.failures: dict[str, str] = {}
         """Why members were dropped, by name."""
@@ -89,8 +95,9 @@ class GroupLearner:
                 indices=indices,
                 with_baseline=with_baseline,
                 first_round=first_round,
+                is_sampled=sites.sampled is None or number < sites.sampled,
             )
-            for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
+            for number, (part, indices, start) in enumerate(zip(sites.parts, sites.indices, starts, strict=False))
         ]
         tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
         self.learning_curve = LearningCurve[np.ndarray](most=most_rounds(4 * len(self.names) + tried))
@@ -144,8 +151,17 @@ class GroupLearner:
         )
 
     def _record(self, round_number: int, td_errors: Float[np.ndarray, " n"]) -> None:
-        if lstd_is_due(round_number) or round_number + 1 == self.specification.rounds:
-            lstd = self.lstd_alone_errors((PRIOR_STEPS,))[:, 0]
+        is_last = round_number + 1 == self.specification.rounds
+        if is_last or lstd_is_due(round_number):
+            every = 1 if is_last else self.tested_every
+            lstd = np.concatenate(
+                [
+                    block.lstd_alone_errors((PRIOR_STEPS,), every=every)[:, 0]
+                    if is_last or block.is_sampled
+                    else np.full(len(block.chains.labels), np.nan)
+                    for block in self.blocks
+                ]
+            )
         else:
             lstd = np.full(len(self.names), np.nan)
         self.learning_curve.add(
@@ -205,6 +221,9 @@ class GroupLearner:
             blocks.append(block)
         keep = [place for place, name in enumerate(self.names) if name not in why]
         self.blocks = blocks
+        if not any(block.is_sampled for block in blocks):  # a group without weight in the step would be refused
+            for block in blocks:
+                block.is_sampled = True
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
         self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
@@ -307,8 +326,9 @@ class GroupLearner:
 
     @property
     def tested_every(self) -> int:
-        """Of how many agents one is tested for what the features lack: see `MOST_TESTED`."""
-        return -(-len(self.names) // MOST_TESTED)
+        """Of how many agents of the sample one is tested for what the features lack: see `MOST_TESTED`."""
+        sampled = sum(len(block.chains.labels) for block in self.blocks if block.is_sampled)
+        return max(1, -(-sampled // MOST_TESTED))
 
     @property
     def part_names(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
-from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.learning.schedules import AveragedIterate, Refresh
 from cospan.core.learning.units import told_after
 from cospan.core.method import HeadUpdate
 from cospan.core.quality.held_out import HeldOutErrors
@@ -197,7 +197,7 @@ class SiteLearner:
             number,
             head_covariance=head_covariance,
             agents=spec.agents,
-            is_last=is_last,
+            refresh=Refresh.NOW if is_last else Refresh.WHEN_POOLED,
         )
         self.state, self._basis = outcome.state, basis
         if not spec.method.warms_up_in(number):

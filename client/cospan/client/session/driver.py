@@ -16,50 +16,14 @@ from functools import partial
 from typing import Any, Protocol, assert_never, runtime_checkable
 
 from cospan.client.session import machine as session
-from cospan.client.session.run_checks import Demands
+from cospan.client.session.settings import SessionSettings
 from cospan.client.session.tasks import end_tasks, within
 from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error, tls_of
-from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.privacy.word_source import WordSource
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, SumMembers, Welcome
 from cospan.wire.secure_sums.availability import require_cryptography
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSettings:
-    """How long a process waits for its coordinator, and which runs it refuses.
-
-    Attributes:
-        progress_timeout_seconds: seconds without progress of the run, or without an answer of the coordinator,
-            after which the process gives up.
-        min_steps_per_round: a run with fewer steps a round is refused before it is joined: the fewer, the more each
-            upload shows. 1 to 2^32 − 1.
-        require_secure_sums: whether a run without secure sums is refused likewise.
-        max_epsilon: a run is refused likewise unless it has differential privacy with this ε or less; above 0, None
-            where it need not.
-        farewell_seconds: how long a stream that is given up may take to send what is queued.
-        close_seconds: how long it may take to close; after that it is left behind.
-
-    Raises:
-        InvalidValueError: `min_steps_per_round` or `max_epsilon` is out of its range.
-    """
-
-    progress_timeout_seconds: float = 60.0
-    min_steps_per_round: int = DEFAULT_MIN_STEPS
-    require_secure_sums: bool = False
-    max_epsilon: float | None = None
-    farewell_seconds: float = 1.0
-    close_seconds: float = 5.0
-
-    def __post_init__(self) -> None:
-        _ = self.demands
-
-    @property
-    def demands(self) -> Demands:
-        """What a run must have to be joined."""
-        return Demands(self.min_steps_per_round, self.require_secure_sums, self.max_epsilon)
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.linalg.leading_axes import PerAgent, column
 from cospan.core.linalg.subspace import orthonormalise, tangent_projection
 
 COVARIANCE_FLOOR = 0.05
@@ -32,6 +33,11 @@ def packed(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n m"]:
     """The upper triangle of a symmetric matrix, m = d(d + 1)/2, rounded to float32: half the bytes, and enough."""
     rows, columns = np.triu_indices(matrix.shape[-1])
     return matrix[..., rows, columns].astype(np.float32).astype(np.float64)
+
+
+def weighed(matrix: Float[np.ndarray, "*n d d"], weight: PerAgent) -> Float[np.ndarray, "*n m1"]:
+    """The packed matrix times the agent's weight, and at last that weight: what is pooled."""
+    return np.concatenate([packed(matrix * column(column(weight))), np.asarray(weight)[..., None]], axis=-1)
 
 
 def unpacked(triangle: Float[np.ndarray, " m"], dim: int) -> Float[np.ndarray, "d d"]:

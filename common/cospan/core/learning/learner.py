@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.aggregation.evidence_step import packed
+from cospan.core.aggregation.evidence_step import weighed
 from cospan.core.aggregation.row_sums import coarse
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import FleetPrior, PosteriorState, evidence_gradient, influence, refreshed
-from cospan.core.learning.schedules import decay, decays
+from cospan.core.learning.schedules import Refresh, decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, sum_of_squares, times_shared
@@ -64,7 +64,7 @@ def learn_round(
     *,
     head_covariance: Float[np.ndarray, "r r"] | None = None,
     agents: int = 2,
-    is_last: bool = False,
+    refresh: Refresh = Refresh.WHEN_POOLED,
 ) -> RoundOutcome:
     """The agents' part of round t, all quantities on the right being those before it (eqs. 6-8).
 
@@ -76,7 +76,7 @@ def learn_round(
         round_number: t, which tells the rounds of a warm-up, and those in which numbers are pooled.
         head_covariance: W_t; None where the method has none.
         agents: n, how many the run has (`RunSpecification.agents`); of use with posterior head updates alone.
-        is_last: whether the run ends with this round, so that all that it brought is to be made use of.
+        refresh: whether posteriors are refreshed, as in the last round, where all that it brought is made use of.
 
     Raises:
         ValueError: there are n agents and the run has a warm-up: each sends estimates of its own, whose sum means
@@ -92,9 +92,10 @@ def learn_round(
     units = _units(state, method)
     if method.head_update is HeadUpdate.POSTERIOR:
         assert head_covariance is not None, "the coordinator announces W with each basis"
-        due = is_last or method.sends_pooled_in(round_number)
+        due = refresh is Refresh.NOW or method.sends_pooled_in(round_number)
         prior = FleetPrior(basis, head_covariance, agents)
-        return _posterior_round(state, prior, relative, units, due=due, method=method)
+        refreshes = None if refresh is Refresh.LEFT_OUT else due
+        return _posterior_round(state, prior, relative, units, due=due, refreshes=refreshes, method=method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
     made = _corrected(_after_warm_up(state), basis, relative, method, units)
@@ -216,11 +217,13 @@ def _posterior_round(
     units: Units,
     *,
     due: bool,
+    refreshes: bool | None,
     method: Method,
 ) -> RoundOutcome:
-    """A round with posterior head updates: the sums are brought up to date, and where due the posterior.
+    """A round with posterior head updates: the sums are brought up to date, and where it `refreshes` the posterior.
 
-    The gradient is at the basis of today; the moments in it are those of the last refreshing.
+    The gradient is at the basis of today; the moments in it are those of the last refreshing. Agents that others
+    are refreshed in place of (`refreshes` is None) count for nothing before they have moments.
     """
     features, rewards = trajectory.features, trajectory.rewards
     agents, dim = features.shape[:-2], features.shape[-1]
@@ -231,15 +234,17 @@ def _posterior_round(
     posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
     posterior = posterior.observed(features, rewards, trajectory.is_transition, rows=trajectory.rows)
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
-    if posterior.rounds and (due or takes_pooled(posterior.rounds - 1, method.pooled_growth)):
+    own = refreshes is not None and takes_pooled(posterior.rounds - 1, method.pooled_growth)
+    if posterior.rounds and (refreshes or own):
         posterior = refreshed(posterior, sums, units, prior)
-    gradient, head = evidence_gradient(posterior, prior.basis, prior.head_covariance)
-    weight = influence(posterior.shared_weight)
-    gradient = gradient * column(column(weight))
-    errors = rewards - column(sums.gain_estimate)
-    errors = errors + applied(trajectory.changes, posterior.weights)
-    errors = trajectory.uncut(errors)
-    total = gradient.sum(axis=0) if agents else gradient
+    gradient, head = np.zeros((*agents, *prior.basis.shape)), state.head
+    pooled = np.zeros(method.pooled_length(dim))
+    if posterior.refreshed or refreshes is not None:
+        gradient, head = evidence_gradient(posterior, prior.basis, prior.head_covariance)
+        weight = influence(posterior.shared_weight)
+        gradient = gradient * column(column(weight))
+        pooled = weighed(posterior.curvature, weight) if due else pooled
+    errors = rewards - column(sums.gain_estimate) + applied(trajectory.changes, posterior.weights)
     return RoundOutcome(
         state=LearnerState(
             head * column(units.head),
@@ -251,18 +256,13 @@ def _posterior_round(
             state.feature_squares,
             posterior,
         ),
-        gradient=DenseMatrix(total),
+        gradient=DenseMatrix(gradient.sum(axis=0) if agents else gradient),
         head_second_moment=_moment(head),
-        mean_squared_error=_mean_square(errors, trajectory),
+        mean_squared_error=_mean_square(trajectory.uncut(errors), trajectory),
         weights=posterior.weights,
-        pooled=_pooled(posterior.curvature, weight) if due else None,
+        pooled=np.broadcast_to(pooled, (*agents, pooled.shape[-1])) if due else None,
         bounded=np.zeros(agents, dtype=np.bool_) if agents else False,
     )
-
-
-def _pooled(curvature: Float[np.ndarray, "*n d d"], weight: PerAgent) -> Float[np.ndarray, "*n m"]:
-    """The packed curvature times the agent's weight, and that weight."""
-    return np.concatenate([packed(curvature * column(column(weight))), np.asarray(weight)[..., None]], axis=-1)
 
 
 def _moment(heads: Float[np.ndarray, "*n r"]) -> Float[np.ndarray, "r r"]:

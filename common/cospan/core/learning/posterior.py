@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cospan.core.history.feature_rows import Rows, TableRows, dense, of_agents
+from cospan.core.history.feature_rows import Rows, TableRows, dense, joined, of_agents
 from cospan.core.history.visits import Visits, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
@@ -81,7 +81,8 @@ class PosteriorState:
     Attributes:
         second_moment: Σ φ φᵀ, shape (*n, d, d).
         changes: Σ (φ − φ'), shape (*n, d).
-        noise: Σ u(φ) [1 φ][1 φ]ᵀ with the modelled variance u, relative to its mean, shape (*n, d + 1, d + 1).
+        noise: Σ u(φ) [1 φ][1 φ]ᵀ with the modelled variance u, relative to its mean, shape (*n, d + 1, d + 1); of n
+            agents, while the history is whole, over the rounds until the newest refreshing.
         variance: the coefficients of u(φ) = max(VARIANCE_FLOOR, [1 φ] · variance), shape (*n, d + 1).
         features: those of the kept rounds, each of shape (*n, L + 1, d), or by their numbers in a table.
         rewards: those of the kept rounds, less the agent's reference, each of shape (*n, L).
@@ -116,10 +117,11 @@ class PosteriorState:
     @classmethod
     def initial(cls, feature_dim: int, agents: tuple[int, ...] = ()) -> "PosteriorState":
         """Of no transitions, for agents of this shape: () for one, (n,) for n."""
-        square, row = np.zeros((*agents, feature_dim, feature_dim)), np.zeros((*agents, feature_dim))
-        one = np.zeros((*agents, feature_dim + 1))
+        # One number stands for all zeros: many agents' matrices would take memory until they are refreshed.
+        square = np.broadcast_to(0.0, (*agents, feature_dim, feature_dim))
+        row, one = np.zeros((*agents, feature_dim)), np.zeros((*agents, feature_dim + 1))
         one[..., 0] = 1.0
-        noise = np.zeros((*one.shape, feature_dim + 1))
+        noise = np.broadcast_to(0.0, (*one.shape, feature_dim + 1))
         nothing: PerAgent = np.zeros(agents) if agents else 0.0
         return cls(square, row, noise, one, (), (), (), 1, 0, square, row, row, nothing)
 
@@ -157,6 +159,9 @@ class PosteriorState:
             visited = visited[is_transition]
             changes = self.changes + (visited - features[1:][is_transition]).sum(axis=0)
         kept, values, cuts, stride = self.features, self.rewards, self.is_transition, self.stride
+        # Of n agents whose history is whole, the noise is made of it when it is needed.
+        is_late = rewards.ndim > 1 and stride == 1
+        noise = self.noise if is_late else self.noise + noise_of_round(visited, self.variance)
         if self.rounds % stride == 0:
             kept, values, cuts = (
                 (*kept, features if rows is None else rows.like(kept)),
@@ -164,12 +169,15 @@ class PosteriorState:
                 (*cuts, is_transition),
             )
             if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * features.shape[-1]:
+                if is_late:
+                    since = joined(kept[self.refreshed :], slice(None), slice(None, -1))
+                    noise = noise + noise_of_round(since, self.variance)
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
             second_moment=self.second_moment + gram(visited, visited),
             changes=changes,
-            noise=self.noise + noise_of_round(visited, self.variance),
+            noise=noise,
             features=kept,
             rewards=values,
             is_transition=cuts,

@@ -1,10 +1,36 @@
 """Step sizes over time, and averages of iterates."""
 
+import enum
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+
+LEAST_ROUNDS = 16
+"""Between two refreshes of agents that are not in the sample: a refresh takes as long as some 16 other rounds."""
+
+
+class Refresh(enum.Enum):
+    """Whether posteriors are refreshed in a round."""
+
+    WHEN_POOLED = "in the rounds in which curvatures are pooled"
+    NOW = "in any case: it is the last round"
+    LEFT_OUT = "not at all: others are refreshed, and these pool what they had"
+
+
+def refresh_of_others(rounds: int, refreshed: int, left: int | None) -> Refresh:
+    """That of agents which are not in the sample of a large fleet.
+
+    Args:
+        rounds: learnt by them, with this round.
+        refreshed: the same at their last refresh; 0 before the first.
+        left: rounds of the run after this one; None where it has no end.
+    """
+    if left == 0:
+        return Refresh.NOW
+    is_soon = left is not None and left < LEAST_ROUNDS
+    return Refresh.LEFT_OUT if is_soon or rounds - refreshed < LEAST_ROUNDS else Refresh.WHEN_POOLED
 
 
 def decay(steps: float, horizon: float, power: float) -> float:

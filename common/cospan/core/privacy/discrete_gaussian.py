@@ -59,7 +59,7 @@ def bernoulli_exp(
     """Each true with probability exp(−a/b), a ≥ 0 and 1 ≤ b ≤ 2^42 (algorithm 1)."""
     whole, rest = np.divmod(numerators, denominators)
     alive = _bernoulli_exp_of_fraction(rest, denominators, source)
-    while (due := np.flatnonzero(alive & (whole > 0))).size:
+    while (due := (alive & (whole > 0)).nonzero()[0]).size:
         one = np.ones(len(due), dtype=np.int64)
         alive[due] = _bernoulli_exp_of_fraction(one, one, source)
         whole[due] -= 1
@@ -93,8 +93,9 @@ def _successes(count: int, source: WordSource) -> Int64[np.ndarray, " count"]:
 def _uniform_below(bounds: Int64[np.ndarray, " m"], source: WordSource) -> Int64[np.ndarray, " m"]:
     """Each uniform over 0 to its bound less 1: words of the last, incomplete run of the bound are drawn again."""
     limits: UInt64[np.ndarray, " m"] = bounds.astype(np.uint64)
-    last = ~((np.uint64(0) - limits) % limits)  # 2^64 − 1 − (2^64 mod bound)
     words = source.words(len(limits))
-    while (over := np.flatnonzero(words > last)).size:
-        words[over] = source.words(len(over))
-    return np.asarray(words % limits).astype(np.int64)
+    if (words > ~limits).any():  # hardly ever: no word below is of an incomplete run, and a division takes long
+        last = ~((np.uint64(0) - limits) % limits)  # 2^64 − 1 − (2^64 mod bound)
+        while (over := np.flatnonzero(words > last)).size:
+            words[over] = source.words(len(over))
+    return np.asarray(words % limits).view(np.int64)

@@ -28,8 +28,8 @@ class SeededWords:
 
     def __init__(self, seed: int | np.random.SeedSequence) -> None:
         """The same seed gives the same words."""
-        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._generator = np.random.PCG64(seed)
 
     def words(self, count: int) -> UInt64[np.ndarray, " count"]:
         """The next words of the seed."""
-        return self._generator.integers(0, 2**64, size=count, dtype=np.uint64)
+        return self._generator.random_raw(count)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.leading_axes import PerAgent, applied, dot, symmetric
+from cospan.core.linalg.triangular import lower_inverse, small_inverse
 
 METRIC_FLOOR = 1e-3
 """The least eigenvalue of the feature covariance that Λ inverts, as a share of the largest."""
@@ -111,7 +112,7 @@ def _cholesky_roots(
     """
     try:
         lower = np.linalg.cholesky(covariance)
-        inverse = np.linalg.inv(lower)
+        inverse = lower_inverse(lower)
     except np.linalg.LinAlgError:
         return None
     root = inverse.swapaxes(-1, -2)
@@ -231,7 +232,7 @@ def _mixed_at_once(
     inner = ((h * damped) @ products).reshape(agents, len(SHARES), rank, rank)
     if not np.all(np.einsum("nmkk->nm", inner) < _MOST_INNER):
         return None
-    inverse = np.linalg.inv(inner + np.eye(rank))
+    inverse = small_inverse((inner + np.eye(rank)).reshape(-1, rank, rank)).reshape(inner.shape)
     shrunk = damped * data.scores[:, None, :]
     heads = np.einsum("nmkl,nml->nmk", inverse, shrunk @ factor)
     means = psi * shrunk + damped * (heads @ factor.swapaxes(-1, -2))

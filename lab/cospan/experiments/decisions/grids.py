@@ -16,6 +16,7 @@ from cospan.client.workloads.models.microgrids import HOURS, load_site
 from cospan.core.decisions.paired_values import paired_values
 from cospan.core.learning.learner_state import Trajectory
 from cospan.experiments.decisions.plan_rounds import differences
+from cospan.experiments.decisions.policy_tests import microgrid_cost
 from cospan.experiments.decisions.schedule import (
     GATED,
     GIVEN,
@@ -27,7 +28,6 @@ from cospan.experiments.decisions.schedule import (
     is_proved,
     prior_of,
 )
-from cospan.experiments.policy_tests import microgrid_cost
 
 TEST_SEED = 20_260_307
 """Plus the seed of a run: of test days that no learning used, the same for every policy."""

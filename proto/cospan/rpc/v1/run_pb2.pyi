@@ -142,6 +142,7 @@ class Method(_message.Message):
     LARGEST_TURN_FIELD_NUMBER: _builtins.int
     FIRST_TURN_FIELD_NUMBER: _builtins.int
     REFRESH_GROWTH_FIELD_NUMBER: _builtins.int
+    REFRESH_SAMPLE_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     head_update: Global___HeadUpdate.ValueType
@@ -209,6 +210,11 @@ class Method(_message.Message):
     """The growth of the number of rounds from one refresh of the posteriors to the next, 1 to 16; 0 for 1.15. Pooled
     numbers are sent in these rounds: 0, and then each the first that is later than the last by this factor.
     """
+    refresh_sample: _builtins.int
+    """How many agents in groups, at least, refresh their posteriors in all of these rounds, evenly spread over each
+    group; 0 for all. The others refresh at least 16 rounds apart and in the last round, and send what they had, with
+    weight 0 before the first time.
+    """
     def __init__(
         self,
         *,
@@ -235,10 +241,11 @@ class Method(_message.Message):
         largest_turn: _builtins.float = ...,
         first_turn: _builtins.float = ...,
         refresh_growth: _builtins.float = ...,
+        refresh_sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "first_turn", b"first_turn", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "head_update", b"head_update", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "refresh_growth", b"refresh_growth", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "first_turn", b"first_turn", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "head_update", b"head_update", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "refresh_growth", b"refresh_growth", "refresh_sample", b"refresh_sample", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -237,7 +237,7 @@ def _check_members(state: CoordinatorState) -> None:
     members = state.members
     sessions = members.sessions.values()
     hosted = {agent: session.token for session in sessions for agent in session.agent_ids}
-    assert hosted == dict(members.hosts), "every agent is hosted by exactly one session"
+    assert members.hosts == hosted, "every agent is hosted by exactly one session"
     assert all(token == session.token for token, session in members.sessions.items()), "sessions are keyed by token"
     assert list(members.present.blocks) == [session.agent_ids for session in sessions], "a block per session"
     assert not set(members.departures) & set(members.hosts), "a departed agent is not present"
@@ -313,6 +313,6 @@ def _check_history(state: CoordinatorState) -> None:
     assert history.started or not state.round, "no round closes before the first one has opened"
     inflight = state.round - state.durability.durable_round
     assert 0 <= inflight <= state.config.max_inflight_rounds, "rounds in flight are limited"
-    counts = history.rounds_counted
-    assert all(0 < count <= state.round for count in counts.values()), "an agent counts at most once a round"
+    counts = history.rounds_counted.by_name
+    assert all(0 < count <= state.round for count, _ in counts.values()), "an agent counts at most once a round"
     assert set(counts) <= set(members.hosts) | set(members.departures), "only agents that have joined are counted"

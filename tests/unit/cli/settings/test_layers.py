@@ -172,6 +172,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "largest_turn": "12.5",
         "first_turn": "45",
         "refresh_growth": "1.5",
+        "refresh_sample": "500",
     }
     method = alone(said).method
     assert method == Method(
@@ -198,6 +199,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         12.5,
         45.0,
         1.5,
+        500,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)
@@ -208,9 +210,12 @@ def test_the_posteriors_of_many_agents_are_refreshed_in_fewer_rounds() -> None:
     sizes = {"feature_dim": "4", "rank": "2"}
     assert alone({**sizes, "agents": "1000"}).method.refresh_growth == 0.0
     many = alone({**sizes, "agents": "1001"}).method
-    assert many.refresh_growth == 1.5
+    assert (many.refresh_growth, many.refresh_sample) == (1.5, 1000)
     assert preset_of(many) == "practical"
-    assert alone({**sizes, "agents": "1001", "refresh_growth": "1.15"}).method.refresh_growth == 1.15
+    said = alone({**sizes, "agents": "1001", "refresh_growth": "1.15"}).method
+    assert (said.refresh_growth, said.refresh_sample) == (1.15, 0)
+    assert alone({**sizes, "agents": "1001", "refresh_sample": "0"}).method.refresh_sample == 0
+    assert alone({**sizes, "agents": "1001", "refresh_sample": "500"}).method.refresh_sample == 500
     assert alone({**sizes, "agents": "1001", "preset": "paper"}).method.refresh_growth == 0.0
     assert alone({"agents": "1001", "feature_dim": "20", "rank": "3", "improve": "2"}).method.refresh_growth == 0.0
 

@@ -7,7 +7,7 @@ import pytest
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.feeds.site_feed import SiteFeed
 from cospan.client.feeds.told import FeedSettings, FeedStep
-from cospan.client.learning_client import ClientSettings
+from cospan.client.session.settings import ClientSettings
 from cospan.wire.errors import InvalidValueError
 
 QUEUES = load_workload("queues")

@@ -115,6 +115,24 @@ def test_it_is_written_at_the_end_alone_where_that_is_wanted(tmp_path: Path, clo
     assert rounds_in(tmp_path / "a.npz") == 1
 
 
+def test_a_large_group_is_first_written_when_that_is_a_small_share_of_its_time(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = learner(1)
+    numbers = state_file._MATRICES * made.specification.feature_dim**2
+    monkeypatch.setattr(state_file, "_NUMBERS_A_SECOND", 2.0 * numbers)
+    monkeypatch.setattr(type(made), "names", property(lambda _: ("site-0", "site-1")))  # half a second
+    path = tmp_path / "a.npz"
+    kept = StateFile(path, made, ONE_AGENT, run_id="run-1", every_seconds=5.0, clock=clock)
+    clock.now += 0.5 / 0.05 - 0.1
+    kept.after_round()
+    assert Inline.work() == 0
+    clock.now += 0.2
+    kept.after_round()
+    Inline.work()
+    assert rounds_in(path) == 1
+
+
 def test_nothing_learnt_leaves_no_file(tmp_path: Path, clock: Clock) -> None:
     kept = StateFile(tmp_path / "a.npz", learner(), ONE_AGENT, run_id="run-1", clock=clock)
     kept.after_last_round()

@@ -7,7 +7,8 @@ import numpy as np
 from runs import join, run, specification
 
 from cospan.client.session import machine as session
-from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
+from cospan.client.session.driver import SessionDriver, SessionHooks
+from cospan.client.session.settings import SessionSettings
 from cospan.core.specification import RunSpecification
 from cospan.wire import errors
 from cospan.wire import messages as m

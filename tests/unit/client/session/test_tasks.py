@@ -12,7 +12,7 @@ from cospan.cli.processes.this_process import LastExit
 from cospan.client.agent import Agent, ClientSettings
 from cospan.client.learning_client import AgentEnd
 from cospan.client.session import tasks
-from cospan.client.session.driver import SessionSettings
+from cospan.client.session.settings import SessionSettings
 from cospan.core.specification import RunSpecification
 from cospan.relay import upstream
 from cospan.relay.engine import RelaySettings

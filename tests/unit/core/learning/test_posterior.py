@@ -19,6 +19,7 @@ from cospan.core.learning.posterior import (
     influence,
     refreshed,
 )
+from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import practical
 
@@ -107,7 +108,7 @@ def test_a_long_history_is_thinned_and_says_nearly_the_same() -> None:
             number,
             head_covariance=COVARIANCE,
             agents=AGENTS,
-            is_last=number == len(walks) - 1,
+            refresh=Refresh.NOW if number == len(walks) - 1 else Refresh.WHEN_POOLED,
         )
         learner = outcome.state
     plain = Plain(walks)

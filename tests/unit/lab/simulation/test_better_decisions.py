@@ -9,8 +9,8 @@ import pytest
 from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.workloads import microgrids, queues
 from cospan.core.exact_solutions import differential_value
+from cospan.experiments.decisions.policy_tests import BURN_IN_DAYS, microgrid_cost
 from cospan.experiments.optima import queue_optimum
-from cospan.experiments.policy_tests import BURN_IN_DAYS, microgrid_cost
 from cospan.simulation import ImprovementSettings, better_decisions
 
 

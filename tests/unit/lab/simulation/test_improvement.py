@@ -16,7 +16,7 @@ from cospan.simulation.improvement_result import StepDecision
 from cospan.wire.errors import InvalidValueError
 
 SEED = 5
-SHORT = ImprovementSettings(steps=2, rounds=30, trial_rounds=20)
+SHORT = ImprovementSettings(steps=2, rounds=20, trial_rounds=10)
 
 
 def improvement(
@@ -77,7 +77,7 @@ def test_a_fleet_that_runs_with_improvement_steps_holds_the_same_policies(
     ours, theirs = ([policy and policy.weights for policy in each.policies] for each in (result, apart))
     np.testing.assert_array_equal(ours, theirs)
     assert sorted(result.decisions, key=lambda each: (each.step, each.index)) == list(apart.decisions)
-    assert result.specification.rounds == 2 * 50 + 30
+    assert result.specification.rounds == 2 * 30 + 20
     assert all(agent.steps for agent in result.agents), "what is held in the end is evaluated"
     fleet = Fleet("queues", agents=2, rounds=2)
     assert fleet.run().policies == (None, None)

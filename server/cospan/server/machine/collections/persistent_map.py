@@ -91,18 +91,18 @@ class PersistentMap(Mapping[_K, _V]):
         return self._upper[key] is not _GONE if key in self._upper else key in self._lower  # type: ignore[index]
 
     def __iter__(self) -> Iterator[_K]:
-        return iter(self._whole())
+        return iter(self._whole() if self._upper else self._lower)
 
     def __len__(self) -> int:
         return self._length
 
     def values(self) -> ValuesView[_V]:
         """As of a dict."""
-        return self._whole().values()
+        return (self._whole() if self._upper else self._lower).values()
 
     def items(self) -> ItemsView[_K, _V]:
         """As of a dict."""
-        return self._whole().items()
+        return (self._whole() if self._upper else self._lower).items()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PersistentMap):

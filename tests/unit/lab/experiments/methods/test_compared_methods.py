@@ -12,6 +12,7 @@ from cospan.core.aggregation.basis_update import Contribution, initial_head_cova
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, Trajectory
+from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 from cospan.experiments.methods.compared_methods import (
@@ -130,7 +131,7 @@ def test_posterior_weights_are_those_of_a_run_that_ends_there() -> None:
                 t,
                 head_covariance=before.head_covariance,
                 agents=AGENTS,
-                is_last=True,
+                refresh=Refresh.NOW,
             ).weights
             for state, walk in zip(before.states, trajectories, strict=True)
         ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cospan.experiments.against_alone import SiteErrors
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
+from cospan.experiments.kinds.sharing.against_alone import SiteErrors
 from cospan.experiments.methods.catalogue import JOINT
 from cospan.experiments.methods.fleet_variants import partly_shared
 from cospan.experiments.plots.tables import estimate

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cospan.experiments.against_alone import TOLERANCE, Against, SiteErrors
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
+from cospan.experiments.kinds.sharing.against_alone import TOLERANCE, Against, SiteErrors
 from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
 from cospan.experiments.plots.axes import dress, log_scale, note_beyond
 from cospan.experiments.plots.curves import draw_errors, draw_estimates, ends_of

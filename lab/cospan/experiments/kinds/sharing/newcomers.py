@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cospan.experiments.against_alone import TOLERANCE, SiteErrors, compared
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.kinds.fleet import against_rows, unit
+from cospan.experiments.kinds.sharing.against_alone import TOLERANCE, SiteErrors, compared
+from cospan.experiments.kinds.sharing.fleet import against_rows, unit
 from cospan.experiments.methods.catalogue import JOINT
 from cospan.experiments.new_site import VARIANT, NewSiteTask
 from cospan.experiments.plots.axes import dress, log_scale

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cospan.experiments.against_alone import Against, SiteErrors
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.kinds.fleet import horizons_of, unit
+from cospan.experiments.kinds.sharing.against_alone import Against, SiteErrors
+from cospan.experiments.kinds.sharing.fleet import horizons_of, unit
 from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
 from cospan.experiments.plots.curves import draw_estimates, ends_of

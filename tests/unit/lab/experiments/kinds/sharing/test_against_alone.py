@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cospan.experiments.against_alone import SiteErrors, compared, ratio_of_means
+from cospan.experiments.kinds.sharing.against_alone import SiteErrors, compared, ratio_of_means
 from cospan.experiments.runner import WHOLE_FLEET, Point
 from cospan.wire.errors import InvalidValueError
 

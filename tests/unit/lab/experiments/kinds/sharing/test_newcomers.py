@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from cospan.experiments.against_alone import SiteErrors
 from cospan.experiments.experiment import load
-from cospan.experiments.kinds.newcomers import best_variant, tasks
+from cospan.experiments.kinds.sharing.against_alone import SiteErrors
+from cospan.experiments.kinds.sharing.newcomers import best_variant, tasks
 from cospan.experiments.runner import Point
 
 

@@ -1,7 +1,7 @@
 """Mixed and small fleets: which agents make a group."""
 
 from cospan.experiments.experiment import load
-from cospan.experiments.kinds import groups
+from cospan.experiments.kinds.sharing import groups
 
 
 def test_every_agent_is_in_one_group() -> None:

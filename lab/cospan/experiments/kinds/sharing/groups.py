@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cospan.experiments.against_alone import TOLERANCE, Against, SiteErrors
 from cospan.experiments.estimates import Estimate, mean, resampled
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
+from cospan.experiments.kinds.sharing.against_alone import TOLERANCE, Against, SiteErrors
 from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
 from cospan.experiments.methods.fleet_variants import SIZES, beginning_at, misaligned
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
