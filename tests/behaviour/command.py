@@ -70,8 +70,10 @@ def line_of(process: subprocess.Popen[str], text: str) -> str:
 
 def in_this_process(*arguments: str) -> object:
     """The exit code of a command that runs in this process."""
-    with pytest.raises(SystemExit) as end:
-        entry.main(list(arguments))
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("COSPAN_PICTURES", os.environ.get("COSPAN_PICTURES", "0"))
+        with pytest.raises(SystemExit) as end:
+            entry.main(list(arguments))
     return end.value.code
 
 
