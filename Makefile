@@ -86,7 +86,7 @@ simulate: $(VENV)/ready  ## Play runs with faults under a virtual clock: SEED=n,
 simulate-real: $(VENV)/ready  ## The same scripts in the simulator and with real processes; both must end alike: SEED=n, SEEDS=100 (minutes)
 	@cd tests && OPENBLAS_NUM_THREADS=1 ../$(BIN)/python -m simulator.alike $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
-mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=300 (an hour)
+mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=1000 (an hour or two)
 	@cd tests && ../$(BIN)/python -m simulator.mutants $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLAYS),--plays $(PLAYS)) $(if $(ONLY),--only $(ONLY))
 
 model: $(VENV)/ready  ## Search all states of tiny runs, and with guards removed find what they are for: ONLY=0,1 (four minutes)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cospan.client.session import machine as session
 from cospan.server.machine import events
-from simulator import peer_faults
+from simulator import peer_faults, peer_situations, situations
 from simulator.peer_faults import agent_of
 from simulator.plan import Fault, Kind
 
@@ -36,6 +36,8 @@ def heal(world: "World") -> None:
         if process is not None:
             process.commands_left = None
     world.on_replay, world.is_healed = None, True
+    if world.relay is not None:
+        world.relay.repeats = 0
     for agent in world.agents.values():
         agent.learning_slowness, agent.hangs_for = 1.0, 0.0
         agent.holds_back, agent.repeats = False, 0
@@ -365,4 +367,21 @@ _INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
     Kind.OVERTAKE: peer_faults.overtake,
     Kind.PART: peer_faults.part,
     Kind.LIE: peer_faults.lie,
+    Kind.TAKEN_BACK: situations.taken_back,
+    Kind.RETURNS_LATE: situations.returns_late,
+    Kind.LATE_HANGS: situations.late_hangs,
+    Kind.ONE_HANGS: situations.one_hangs,
+    Kind.AGENT_GROWS: peer_situations.grows,
+    Kind.RELAY_DRAIN: situations.relay_drain,
+    Kind.RELAY_JOINED: situations.relay_joined,
+    Kind.RELAY_REPEATS: situations.relay_repeats,
+    Kind.RELAY_AWAY: situations.relay_away,
+    Kind.RELAY_DESERTED: situations.relay_deserted,
+    Kind.RELAY_DECLINED: situations.relay_declined,
+    Kind.COPIED_BELOW: situations.copied_below,
+    Kind.COHORT_LOST: peer_situations.cohort_lost,
+    Kind.KEY_CHANGED: peer_situations.key_changed,
+    Kind.KEY_STOLEN: peer_situations.key_stolen,
+    Kind.PART_LATE: peer_situations.part_late,
+    Kind.OUT_OF_TURN: peer_situations.out_of_turn,
 }

@@ -50,6 +50,23 @@ class Kind(Enum):
     OVERTAKE = "peer: sends a gradient after the next one"
     PART = "peer: sends the sum of some of its agents"
     LIE = "peer: sends a gradient that it must not send"
+    TAKEN_BACK = "coordinator: killed ahead of its disk, as an agent leaves for good"
+    RETURNS_LATE = "coordinator: restarted, and no agent can return in time"
+    LATE_HANGS = "agents: all hang, and one that is started again as well"
+    ONE_HANGS = "agents: all take long, and then one takes longer"
+    AGENT_GROWS = "agent: started again with one more in its process"
+    RELAY_DRAIN = "relay: asked to go down as it gathers agents"
+    RELAY_JOINED = "relay: one more agent joins it"
+    RELAY_REPEATS = "relay: sends its sums again"
+    RELAY_AWAY = "relay: an agent comes back twice as its coordinator stands still"
+    RELAY_DESERTED = "relay: all its agents leave, and the store is lost"
+    RELAY_DECLINED = "relay: an agent leaves after its vector, and another declines"
+    COPIED_BELOW = "relay: an older copy of the store opens its round again"
+    COHORT_LOST = "agent: lost while its run waits for its smallest cohort"
+    KEY_CHANGED = "peer: comes back with another key"
+    KEY_STOLEN = "peer: offers the key of another"
+    PART_LATE = "peer: sends the sum of some of its agents, and of all when the round is over"
+    OUT_OF_TURN = "peer: declines, or sends, what it must not"
 
 
 _NEED_CALM = [
@@ -67,6 +84,35 @@ _SECURE_SHARE = 0.25
 _OF_SECURE_SUMS = [Kind.STORE_COPIED, Kind.AGENT_MOVED]
 _NOT_OF_SECURE_SUMS = [Kind.PART]
 """A process masks one sum, over all of its agents."""
+
+
+_SITUATION_SHARE = 0.3
+"""Of the seeds have one of these situations, most of them little else: what follows takes several steps."""
+SITUATIONS = {
+    Kind.TAKEN_BACK: "relayed",
+    Kind.RETURNS_LATE: "",
+    Kind.LATE_HANGS: "perhaps relayed",
+    Kind.ONE_HANGS: "",
+    Kind.AGENT_GROWS: "late secure",
+    Kind.RELAY_DRAIN: "relayed",
+    Kind.RELAY_JOINED: "relayed secure",
+    Kind.RELAY_REPEATS: "relayed",
+    Kind.RELAY_AWAY: "relayed secure",
+    Kind.RELAY_DESERTED: "relayed",
+    Kind.RELAY_DECLINED: "relayed secure",
+    Kind.COPIED_BELOW: "relayed secure",
+    Kind.COHORT_LOST: "secure whole",
+    Kind.KEY_CHANGED: "secure",
+    Kind.KEY_STOLEN: "secure",
+    Kind.OUT_OF_TURN: "perhaps secure",
+    Kind.REPLAY_LOST: "",
+    Kind.PART_LATE: "quorum",
+}
+"""What the run has for them."""
+_ALSO_SINGLE = (Kind.REPLAY_LOST,)
+_RARELY_SO = (Kind.LATE_HANGS, Kind.LATE_HANGS, Kind.RELAY_REPEATS, Kind.PART_LATE)
+"""What they are for comes of few of them only."""
+_MOST_SITUATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +185,8 @@ def plan_of(seed: int) -> Plan:
     rng = random.Random(f"plan {seed}")
     secure = random.Random(f"secure sums {seed}").random() < _SECURE_SHARE
     calm = rng.random() < 0.25
-    pool = [kind for kind in Kind if kind not in (_NOT_OF_SECURE_SUMS if secure else _OF_SECURE_SUMS)]
+    single = (kind for kind in Kind if kind not in SITUATIONS or kind in _ALSO_SINGLE)
+    pool = [kind for kind in single if kind not in (_NOT_OF_SECURE_SUMS if secure else _OF_SECURE_SUMS)]
     need_calm = [*filter(pool.__contains__, _NEED_CALM), *(_OF_SECURE_SUMS if secure else ())]
     kinds = rng.sample(need_calm, 2) if calm else rng.sample(pool, rng.choice([2, 3, 4, 10, 10, 15]))
     if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
@@ -153,7 +200,39 @@ def plan_of(seed: int) -> Plan:
     count = rng.randint(1, _MOST_CALM_FAULTS if calm else _MOST_FAULTS)
     times = sorted(round(time, 3) for time in _times(rng, count))
     faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
-    return Plan(seed, settings, faults)
+    return _with_situation(Plan(seed, settings, faults))
+
+
+def _with_situation(plan: Plan) -> Plan:
+    """The plan, or in some seeds one that begins with a situation, of which half have nothing else."""
+    rng = random.Random(f"situations {plan.seed}")
+    if rng.random() >= _SITUATION_SHARE:
+        return plan
+    kind = rng.choice([*SITUATIONS, *_RARELY_SO])
+    settings, needs = plan.settings, SITUATIONS[kind].split()
+    if "perhaps" in needs and rng.random() < 0.4:
+        needs = []
+    relayed = "relayed" in needs
+    if relayed or "quorum" in needs:
+        settings = _settings(
+            rng, grouped=rng.random() < 0.7, relayed=relayed, share_of_quorums=0.0 if relayed else 1.0
+        )
+    # Of those that no setting is needed for, some take part with secure sums.
+    if "secure" in needs or (not relayed and bool(settings.min_cohort)) or (relayed and rng.random() < 0.5):
+        settings = _with_secure_sums(rng, replace(settings, relayed=settings.relayed if relayed else 0))
+    if "whole" in needs:
+        settings = replace(settings, min_cohort=len(settings.processes))
+    late = _LONGEST_LATE_SECONDS / 2.0 if "late" in needs else plan.settings.late_seconds
+    settings = replace(settings, rounds=plan.settings.rounds, late_seconds=late)
+    count = 1 if kind is Kind.COPIED_BELOW else rng.randint(1, _MOST_SITUATIONS)
+    latest = 2.5 if kind in (Kind.LATE_HANGS, Kind.ONE_HANGS) else 5.0
+    times = sorted(round(rng.uniform(0.4, latest), 3) for _ in range(count))
+    more = () if rng.random() < 0.7 else plan.faults
+    own = [Fault(at, kind, rng.randrange(100), round(rng.random(), 3)) for at in times]
+    if kind is Kind.REPLAY_LOST:  # without an agent that joins: the others have this in part
+        own = [replace(each, whom=4 * (each.whom // 4), amount=each.amount / 2.0) for each in own]
+    faults = (*own, *more, Fault(FAULT_SECONDS, Kind.REPEAT, 0, 0.0))  # until then nothing is healed
+    return Plan(plan.seed, settings, tuple(sorted(faults, key=lambda fault: fault.at)))
 
 
 def _late_seconds(seed: int) -> float:
@@ -169,11 +248,11 @@ def _times(rng: random.Random, count: int) -> list[float]:
     return [rng.choice(bursts) + min(2.0, rng.expovariate(2.0)) for _ in range(count)]
 
 
-def _settings(rng: random.Random, *, grouped: bool, relayed: bool) -> Settings:
+def _settings(rng: random.Random, *, grouped: bool, relayed: bool, share_of_quorums: float = 0.4) -> Settings:
     processes = rng.choice([3, 3, 4, 5, 6, 12])
     grouped = grouped or rng.random() < 0.2
     quorum: dict[str, Any] = {}
-    if rng.random() < 0.4:
+    if rng.random() < share_of_quorums:
         quorum = {
             "participation": Participation.QUORUM,
             "quorum": rng.choice([0.5, 0.7, 2.0]),

@@ -87,6 +87,7 @@ class World:
         self._renamed: Counter[str] = Counter()
         """How often an agent was replaced by one of another name, by its first name."""
         self._processes_renamed = 0
+        self._added_to_relay: set[int] = set()
         self._all_agents: frozenset[str] | None = None
         self._start_coordinator()
         if settings.relayed:
@@ -119,21 +120,28 @@ class World:
             self._all_agents = frozenset(name for names in self._hosted for name in names)
         return self._all_agents
 
-    def _index_of(self, process: AgentProcess) -> int:
+    def index_of(self, process: AgentProcess) -> int:
+        """The place of a process, which its followers have as well."""
         return next(index for index, other in self.agents.items() if other is process)
 
-    def add_agent(self) -> bool:
+    def is_relayed(self, index: int) -> bool:
+        """Whether the process at a place joins the relay."""
+        return index < self.plan.settings.relayed or index in self._added_to_relay
+
+    def add_agent(self, *, relayed: bool = False) -> bool:
         """One more process, which hosts one agent; False if there were too many already."""
         if len(self._hosted) >= len(self.plan.settings.processes) + _MOST_ADDED:
             return False
         self._hosted.append(_names(len(self._hosted), 1))
         self._all_agents = None
+        if relayed:
+            self._added_to_relay.add(len(self._hosted) - 1)
         self._start_agent(len(self._hosted) - 1)
         return True
 
     def grow(self, process: AgentProcess) -> bool:
         """The process that follows this one hosts a new agent more; False if there were too many already."""
-        index = self._index_of(process)
+        index = self.index_of(process)
         if len(self.all_agents) >= 2 * sum(self.plan.settings.processes):
             return False
         self._hosted[index] = tuple(sorted((*self._hosted[index], f"agent-{index:02}-{len(self.all_agents)}")))
@@ -144,7 +152,7 @@ class World:
         """The process that follows this one has agents of other names; False if there were too many already."""
         if self._processes_renamed >= _MOST_RENAMED:
             return False
-        index = self._index_of(process)
+        index = self.index_of(process)
         first_names = ["-".join(name.split("-")[:3]) for name in self._hosted[index]]
         self._processes_renamed += 1
         self._renamed.update(first_names)
@@ -154,7 +162,7 @@ class World:
 
     def move(self, process: AgentProcess, other: AgentProcess) -> None:
         """The process that follows `other` hosts one agent more: the last one of `process`."""
-        index, to = self._index_of(process), self._index_of(other)
+        index, to = self.index_of(process), self.index_of(other)
         *stay, moved = self._hosted[index]
         self._hosted[index], self._hosted[to] = tuple(stay), tuple(sorted((*self._hosted[to], moved)))
 
@@ -233,9 +241,8 @@ class World:
 
     def _start_agent(self, index: int) -> None:
         self._generations += 1
-        relayed = index < self.plan.settings.relayed
         around = self._surroundings(
-            self._listening_relay if relayed else lambda: self.coordinator,
+            self._listening_relay if self.is_relayed(index) else lambda: self.coordinator,
             lambda process: self._agent_ended(index, process),
         )
         rng = self.fork(f"agent {index} {self._generations}")

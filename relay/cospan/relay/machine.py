@@ -403,7 +403,7 @@ def _update_members(state: RelayState, now: float) -> Outcome:
     if offered.offer is last.offer:
         return replace(state, offered=offered, asking_at=None), ()
     wanted = tuple(sorted(agent for member in offered.offer.members for agent in member.agent_ids))
-    if not set(wanted) < set(state.names) and not (state.names and fleet.open_round.void_cause):
+    if not set(wanted) < set(state.names) and not fleet.open_round.void_cause:
         due = _due(state, wanted, now)
         if now < due:
             return replace(state, asking_at=due), ()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events
 from cospan.server.machine.state import CoordinatorState
+from cospan.wire.errors import InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.messages import Disposition, GradientUpload, MaskedVector, Receipt, RunPhase
 
 _OPEN = (RunPhase.COLLECTING, RunPhase.CLOSING)
@@ -37,8 +38,9 @@ class Counting:
             case events.GradientArrived(token=token, upload=upload):
                 session = before.members.sessions.get(token)
                 assert session is not None, "a gradient without a session changes nothing"
-                is_open = before.phase is not RunPhase.WAITING or before.specification.secure_sums
-                assert is_open, "a gradient is taken before a round is open"
+                # With secure sums it may be of a round that was void, after which too few were there.
+                is_old = before.specification.secure_sums and upload.round < before.round
+                assert before.phase is not RunPhase.WAITING or is_old, "a gradient is taken before a round is open"
                 agents = upload.agent_ids or session.agent_ids
                 receipts = [
                     command.message.disposition
@@ -105,6 +107,27 @@ class Counting:
             return number not in held  # a newer gradient takes the place of an older one
         quorum = spec.participation is Participation.QUORUM
         return quorum and before.round - number <= spec.max_staleness and not held and not current.replaying
+
+
+def check_refused_gradient(state: CoordinatorState, token: str, upload: GradientUpload, error: RemoteError) -> None:
+    """Holds the refusal of a gradient against what is wrong with it; whoever has sent it, the others are late."""
+    session = state.members.sessions.get(token)
+    if session is None or not isinstance(error, InvalidMessageError | OutOfTurnError):
+        return
+    agents = upload.agent_ids or session.agent_ids
+    current, spec = state.open_round, state.specification
+    is_open = state.phase is RunPhase.COLLECTING and upload.round == state.round
+    in_part = spec.secure_sums and agents != session.agent_ids and is_open
+    waits = state.phase is RunPhase.WAITING and not (spec.secure_sums and upload.round < state.round)
+    wrong = (
+        not set(agents) <= set(session.agent_ids)
+        or upload.contribution.weight != len(agents)
+        or (in_part and not current.awaited.has(agents) and not current.counted.has(agents))
+        or (not spec.secure_sums and not current.counted.isdisjoint(agents))
+        or upload.round > state.round
+        or waits
+    )
+    assert wrong, f"a gradient is refused that is late: {error}"
 
 
 def _number_in_open_round(state: CoordinatorState, agent: str) -> int | None:

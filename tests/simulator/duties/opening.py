@@ -46,10 +46,12 @@ class Opening:
         )
         if any(isinstance(each, events.Note) and each.kind == "cohort-small" for each in commands):
             self._check_small(state)
+            assert self.has_opened or self._stored, "a run begins, and its smallest cohort is not there"
             self._awaits_cohort, self._stored = True, frozenset()
             return True
         if opens and self._awaits_cohort:
             self._awaits_cohort, self.has_opened = False, True
+            assert self._is_ready(state), "a run continues without its smallest cohort"
             self._check_round(state, replays=False)
             return True
         if opens and not self.has_opened:

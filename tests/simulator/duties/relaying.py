@@ -7,17 +7,21 @@ import numpy as np
 from runs import SESSION_TIMEOUT
 
 from cospan.relay.events import Command, Event, HostAgents, RoundOpened, SumUp, Welcomed
+from cospan.relay.machine import next_deadline
 from cospan.relay.state import RelayState
 from cospan.server.machine import events
 from cospan.server.machine.state import OVER
 from cospan.wire.messages import AgentPhase, BasisUpdate, Finish, Receipt, RunPhase, Welcome
+from simulator.duties.relaying_sums import (
+    GATHERS_FIRST_SECONDS,
+    GATHERS_SECONDS,
+    ROUNDING_SECONDS,
+    RelayingSums,
+)
 from simulator.duties.time_limits import ROUND_TIMEOUT
 
-_GATHERS_SECONDS, _GATHERS_FIRST_SECONDS = 0.05, 2.5
-"""From the first agent that is new: more may follow, and after a restart all of them do."""
 _LONGEST_ROUND_SECONDS = 0.9 * ROUND_TIMEOUT
 """Its own stragglers end before it becomes one."""
-_ROUNDING_SECONDS = 1e-6
 
 
 class Relaying:
@@ -26,6 +30,7 @@ class Relaying:
     def __init__(self, expected: int) -> None:
         """`expected` agents are all that there are at first."""
         self._expected = expected
+        self._sums = RelayingSums(expected)
         self._names: tuple[str, ...] = ()
         self._changed_at: float | None = None
         self._round = 0
@@ -38,8 +43,6 @@ class Relaying:
         self, before: RelayState, event: Event, state: RelayState, commands: Sequence[Command], now: float
     ) -> None:
         """Holds a step against what the relay owes."""
-        if state.specification.secure_sums:
-            return  # its round has members, which it joins with
         if before.fleet.phase in OVER:
             assert not any(isinstance(each, HostAgents | SumUp) for each in commands), (
                 "a relay that is over does more"
@@ -52,7 +55,8 @@ class Relaying:
                 if number > self._round:
                     self._counted.update(before.fleet.open_round.counted)
                 self._begin(number, now)
-                self._check_opened(event, state, commands)
+                if not state.specification.secure_sums:
+                    self._check_opened(event, state, commands)
             case events.StreamClosed(token=token):
                 self._lost.setdefault(token, now)
             case _:
@@ -66,6 +70,12 @@ class Relaying:
             assert all(counted.get(agent, 0) == self._counted[agent] for agent in state.fleet.members.hosts), (
                 "a relay says how often its agents have counted"
             )
+        if isinstance(event, events.Tick):
+            due = next_deadline(state)
+            assert due is None or due > now, "a tick of a relay leaves nothing that is due"
+        if state.specification.secure_sums:
+            self._sums.stepped(before, event, state, commands, now)
+        elif state.fleet.phase not in OVER:
             self._check_hosting(state, event, commands, now)
 
     def _begin(self, number: int, now: float) -> None:
@@ -92,7 +102,7 @@ class Relaying:
         }
         if isinstance(event, events.Tick):
             silent = max((now - since for since in self._lost.values()), default=0.0)
-            assert silent <= SESSION_TIMEOUT + _ROUNDING_SECONDS, "a relay keeps a session that is lost"
+            assert silent <= SESSION_TIMEOUT + ROUNDING_SECONDS, "a relay keeps a session that is lost"
 
     def _check_told(self, state: RelayState, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -125,7 +135,7 @@ class Relaying:
                 hosts, hosted = state.fleet.members.hosts, before.fleet.members.hosts
                 # Who joins again, as a part of a group that has counted, is not awaited any more.
                 there = {each for each in before.fleet.open_round.awaited if hosts.get(each) == hosted[each]}
-                late = now - self._opened >= _LONGEST_ROUND_SECONDS - _ROUNDING_SECONDS
+                late = now - self._opened >= _LONGEST_ROUND_SECONDS - ROUNDING_SECONDS
                 assert late or deserted or there <= set(current.counted), "a sum lacks an agent before its time"
         open_still = state.fleet.phase is RunPhase.COLLECTING and bool(current.counted)
         assert current.awaited or not open_still, "a sum waits, and all gradients are in"
@@ -145,15 +155,15 @@ class Relaying:
         departs = set(wanted) < set(self._names)
         complete = not self._names and len(wanted) >= self._expected
         since = now if self._changed_at is None else self._changed_at
-        gathers = _GATHERS_SECONDS if self._names else _GATHERS_FIRST_SECONDS
+        gathers = GATHERS_SECONDS if self._names else GATHERS_FIRST_SECONDS
         if not asked:
             assert not departs, "a relay joins at once without an agent that is gone"
             assert not complete, "a relay joins at once with all its agents"
-            overdue = isinstance(event, events.Tick) and now - since >= gathers + _ROUNDING_SECONDS
+            overdue = isinstance(event, events.Tick) and now - since >= gathers + ROUNDING_SECONDS
             assert not overdue, "a relay keeps its new agents waiting"
             self._changed_at = since
             return
         assert asked == [wanted], "a relay joins with the agents that it hosts"
-        gathered = now - since >= gathers - _ROUNDING_SECONDS
+        gathered = now - since >= gathers - ROUNDING_SECONDS
         assert departs or complete or gathered, "a relay joins before others had time to come"
         self._names, self._changed_at = wanted, None

@@ -171,8 +171,10 @@ class TimeLimits:
         self, before: CoordinatorState, state: CoordinatorState, commands: Sequence[events.Command], now: float
     ) -> None:
         """No run ends for want of agents before its time, nor waits for longer."""
-        if before.phase is not RunPhase.WAITING or before.specification.secure_sums:
-            return  # with secure sums, a run waits again for a cohort
+        if before.phase is not RunPhase.WAITING:
+            return
+        if before.specification.secure_sums and (before.round or self.opened):
+            return  # then it may wait again, for a cohort
         there = any(each.phase is AgentPhase.CONNECTED for each in state.members.sessions.values())
         late = now - self.started - (RETURN_SECONDS if before.round and there else START_SECONDS)
         ends = any(isinstance(each, events.EndRun) for each in commands)

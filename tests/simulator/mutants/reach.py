@@ -11,9 +11,6 @@ from typing import Any
 
 from simulator.mutants.generated import changes
 
-_MOST_SEEDS = 40
-"""Kept of each guard."""
-
 _NAMES = [ast.alias("watch", "_watch"), ast.alias("watch_whole", "_watch_whole")]
 
 _seed = 0
@@ -33,7 +30,7 @@ def watch_whole(module: str, key: str, value: Any, mutant: Callable[[], Any]) ->
     Its value may be used as well, and not its truth alone: then another object is another value.
     """
     seeds = _reached[module, key]
-    if seeds and (seeds[-1] == _seed or len(seeds) == _MOST_SEEDS):
+    if seeds and seeds[-1] == _seed:
         return value
     try:
         other = mutant()
@@ -47,7 +44,7 @@ def watch_whole(module: str, key: str, value: Any, mutant: Callable[[], Any]) ->
 
 def _note(module: str, key: str) -> None:
     seeds = _reached[module, key]
-    if len(seeds) < _MOST_SEEDS and (not seeds or seeds[-1] != _seed):
+    if not seeds or seeds[-1] != _seed:
         seeds.append(_seed)
 
 

@@ -67,6 +67,30 @@ _EQUIVALENT = (
     ("_update_hosting: bound set(wanted)", "equal names have been found before"),
     ("_on_welcomed: bound stamp.round > 0", "a relay waits for its fleet without a limit"),
     ("_on_finished: ", "a relay waits for its fleet without a limit"),
+    ("relay.machine: _on_opened: without event.epoch is not None", "without secure sums no round has an epoch"),
+    (
+        "relay.machine: _on_tick: always session.phase",
+        "who waits for its welcome is connected: its stream has no name",
+    ),
+    ("_with_stamps: always token not in state.unwelcomed", "who waits for its welcome is of no epoch"),
+    ("welcome_of: without epoch is not None #2", "who takes part has an epoch"),
+    ("_with_offer: without offer is None", "without secure sums no session has an offer"),
+    ("_has_same_keys: without offer is None", "without secure sums no session has an offer"),
+    ("_with_offer: without members.offers.get(token) == offer", "a shortcut: it is the same offer"),
+    ("_is_of_epoch: without epoch is None", "a shortcut: what is not gathered is judged by itself"),
+    (
+        "counting: _check_gradient: without state.phase is RunPhase.WAITING;",
+        "an older one is refused in WAITING only",
+    ),
+    (
+        "fleet_is_ready: without state.specification.secure_sums",
+        "without secure sums every stored round has contributors",
+    ),
+    (
+        "_start_timeout: without state.specification.secure_sums",
+        "without secure sums every stored round has contributors",
+    ),
+    ("_has_secure_sums: without state.specification is not None", "who learns has the specification"),
 )
 _ABSENT = (
     (
@@ -109,6 +133,13 @@ _ABSENT = (
     ("CertificateError", "no certificates here"),
     ("state.near", "no coordinator is on the machine of an agent"),
     ("_are_equal", "no method here has a covariance of heads"),
+    ("_is_same_basis: without one is not None", "no method here has a covariance of heads"),
+    ("_is_same_basis: without other is not None", "no method here has a covariance of heads"),
+    ("_is_same_basis: without np.array_equal(one, other)", "no method here has a covariance of heads"),
+    ("_is_same_basis: without same", "no method here has a covariance of heads"),
+    ("state.specification.is_private", "no run here has differential privacy"),
+    ("isinstance(event, Counted)", "no run here has differential privacy"),
+    ("_on_message: always started_later", "no coordinator here lies about its rounds"),
     ("head_covariance", "no method here has a covariance of heads"),
     ("is_too_long", "keepalive ends a dead stream first"),
     ("on_question", "keepalive ends a dead stream first"),

@@ -13,6 +13,7 @@ from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorStat
 from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire.messages import GradientUpload, Stamp
 from simulator import toy
+from simulator.duties.counting import check_refused_gradient
 from simulator.duties.opening import RETURN_SECONDS
 from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS, START_SECONDS
 from simulator.parties.disk import SimulatedDisk, SimulatedWriteQueue
@@ -41,7 +42,12 @@ class CoordinatorProcess(Process):
         super().__init__(timeline, rng)
         self.disk, self._witness, self._settings, self._on_end = disk, witness, settings, on_end
         self.listener = Listener(
-            self, witness, handle=self.handle, take=self._take, sessions=lambda: self.state.members.sessions
+            self,
+            witness,
+            handle=self.handle,
+            take=self._take,
+            sessions=lambda: self.state.members.sessions,
+            check_refused=lambda token, upload, error: check_refused_gradient(self.state, token, upload, error),
         )
         self._gathered: dict[str, GradientUpload] = {}
         saved = disk.store.saved()

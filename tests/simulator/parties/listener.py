@@ -37,11 +37,13 @@ class Listener:
         handle: Callable[[events.Event], None],
         take: Callable[[str, GradientUpload], None],
         sessions: Callable[[], Mapping[str, Session]],
+        check_refused: Callable[[str, GradientUpload, RemoteError], None],
     ) -> None:
-        """Events are handed to `handle`, gradients to `take`; both raise what is refused."""
+        """Events are handed to `handle`, gradients to `take`; both raise what is refused, which is then checked."""
         self.connections: dict[int, Connection] = {}
         self._process, self._witness = process, witness
         self._handle, self._take, self._sessions = handle, take, sessions
+        self._check_refused = check_refused
         self._streams = 0
         self._closing: set[int] = set()
         """Streams that carry nothing more, and end when the commands of this moment are executed."""
@@ -61,6 +63,8 @@ class Listener:
             self._receive(connection, message)
         except RemoteError as refusal:
             check_refusal(self._sessions().values(), message, refusal)
+            if isinstance(message, GradientUpload):
+                self._check_refused(connection.token, message, refusal)
             self._witness.refused(refusal, lied=connection.lied)
             self._end_stream(connection, refusal)
 

@@ -1,6 +1,8 @@
 """A relay process: the machine that ships, its session with the coordinator, and the streams of its agents."""
 
 import random
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from cospan.client.session import machine as session
@@ -25,7 +27,16 @@ from cospan.server.machine import events
 from cospan.server.machine.secure_sums.epochs import Offer
 from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire import errors
-from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, MaskedVector, Stamp, Welcome
+from cospan.wire.messages import (
+    AgentMessage,
+    BasisUpdate,
+    Finish,
+    GradientUpload,
+    Join,
+    MaskedVector,
+    Stamp,
+    Welcome,
+)
 from simulator import toy
 from simulator.duties.relaying import Relaying
 from simulator.parties.listener import Listener
@@ -33,6 +44,8 @@ from simulator.parties.session_process import SessionProcess, Surroundings
 
 _OF_SOME = (errors.AgentIdTakenError, errors.IdentityMismatchError, errors.TooManyAgentsError)
 _STALLED_SECONDS = 1.0
+_MOST_SUMS = 30
+"""That it may send again."""
 
 
 class RelayProcess(SessionProcess):
@@ -42,6 +55,12 @@ class RelayProcess(SessionProcess):
 
     def __init__(self, around: Surroundings, rng: random.Random, generation: int) -> None:
         self.generation = generation
+        self.repeats = 0
+        """Openings of rounds at which it sends its sums again."""
+        self.on_back: Callable[[], None] | None = None
+        """Called once, when a round opens that is before the one that it has opened."""
+        self._sums: deque[tuple[GradientUpload, bytes]] = deque(maxlen=_MOST_SUMS)
+        """What it has sent, and at which basis."""
         self.loop: MachineLoop[RelayState, Event, Command] | None = None
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
@@ -49,7 +68,12 @@ class RelayProcess(SessionProcess):
         self._vectors = VectorsBelow()
         super().__init__(around, rng)
         self.listener = Listener(
-            self, around.witness, handle=self.handle, take=self._take_gradient, sessions=lambda: self.fleet_sessions
+            self,
+            around.witness,
+            handle=self.handle,
+            take=self._take_gradient,
+            sessions=lambda: self.fleet_sessions,
+            check_refused=lambda token, upload, error: None,
         )
         self._wakes_at = self.clock()
         self.later(machine.GATHER_SECONDS, self._keep_time)
@@ -213,19 +237,52 @@ class RelayProcess(SessionProcess):
         if isinstance(message, Welcome) and self.state.phase is session.Phase.ACTIVE:
             self._welcomed = frozenset(message.agent_ids)
             self._tell(Welcomed(message))
+        if isinstance(message, BasisUpdate) or (isinstance(message, Welcome) and message.started):
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Sends its sums again, but for those at a basis that a coordinator has taken back."""
+        state = self.state
+        if state.stamp is None or state.basis is None or state.join is None:
+            return
+        number, basis = state.stamp.round, state.basis.tobytes()
+        self._sums = deque(
+            (
+                (each, at)
+                for each, at in self._sums
+                if each.round < number or (each.round == number and at == basis)
+            ),
+            maxlen=_MOST_SUMS,
+        )
+        if self.repeats and state.phase is session.Phase.ACTIVE and self.connection is not None:
+            self.repeats -= 1
+            for again, _ in self._sums:
+                if set(again.agent_ids) <= set(state.join.agent_ids):
+                    self.connection.send(0, self._as_joined(again))
 
     def learn(self, command: session.Learn) -> None:
         """Opens the round for its agents; their sum is the gradient."""
         assert self.state.stamp is not None
         epoch = self._vectors.epoch if self._is_secure else None
+        is_back = self.loop is not None and self.relay.fleet.round > command.round
         self._tell(RoundOpened(self.state.stamp, command.round, command.basis, command.head_covariance, epoch))
+        happens = self.on_back
+        if is_back and happens is not None:
+            self.on_back = None
+            happens()
 
     def outgoing(self, message: AgentMessage) -> AgentMessage | None:
         """An upload over all agents names none."""
+        if not isinstance(message, GradientUpload):
+            return message
+        if self.state.basis is not None:
+            self._sums.append((message, self.state.basis.tobytes()))
+        return self._as_joined(message)
+
+    def _as_joined(self, message: GradientUpload) -> GradientUpload:
         joined = self.state.join
-        if isinstance(message, GradientUpload) and joined is not None and message.agent_ids == joined.agent_ids:
-            return replace(message, agent_ids=())
-        return message
+        whole = joined is not None and message.agent_ids == joined.agent_ids
+        return replace(message, agent_ids=()) if whole else message
 
     def takes_over(self, error: errors.CospanError) -> bool:
         """Whether a join failed because of its new agents."""

@@ -13,7 +13,7 @@ from cospan.client.session import machine as session
 from cospan.client.session.run_checks import Demands
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.messages import AgentMessage, GradientUpload, Join, RoundDeclined, Stamp
+from cospan.wire.messages import AgentMessage, GradientUpload, Join, RoundDeclined, Stamp, Welcome
 from simulator.duties.session_rounds import SessionRounds
 from simulator.duties.session_waits import SessionWaits
 from simulator.parties.listener import Listener
@@ -136,6 +136,10 @@ class SessionProcess(Process):
         self._waits.stepped(event, self.state, commands, now, was_learning=was_learning)
         self._rounds.stepped(event, self.state, commands)
         if isinstance(event, session.Received):
+            again = isinstance(event.message, Welcome) and self.state.epoch_id == before.agreed
+            assert not again or not any(isinstance(each, session.Agree) for each in commands), (
+                "a process checks members at a welcome that it has agreed to"
+            )
             self.took(event.message)
         self._execute_all(commands)
 

@@ -259,3 +259,13 @@ def test_an_epoch_that_has_a_member_which_is_gone_is_void_from_its_start(gone: s
     relay.step(events.LeaveArrived(relay.tokens[gone], "enough"))
     assert relay.opened(1)[-1] == "HostAgents"
     assert relay.state.fleet.phase is m.RunPhase.CLOSING
+
+
+def test_a_relay_without_agents_waits_without_a_deadline() -> None:
+    """It opens no rounds, so a smallest cohort that is not there is no matter of its own."""
+    relay = collecting()
+    for name in "ab":
+        relay.step(events.LeaveArrived(relay.tokens[name], "", True))
+    assert relay.state.fleet.phase is m.RunPhase.WAITING
+    deadline = machine.next_deadline(relay.state)
+    assert deadline is None or deadline == float("inf")

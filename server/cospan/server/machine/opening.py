@@ -84,9 +84,7 @@ def with_epoch(state: CoordinatorState, before: Epoch | None) -> CoordinatorStat
 
 
 def has_cohort(state: CoordinatorState) -> bool:
-    """Whether enough processes are connected for a sum; always without secure sums."""
-    if not state.specification.secure_sums:
-        return True
+    """Whether enough processes are connected for a sum; always without secure sums, whose `min_cohort` is 0."""
     sessions, offers = state.members.sessions, state.members.offers
     connected = sum(len(offer.members) for token, offer in offers.items() if is_connected(sessions[token]))
     return connected >= state.specification.min_cohort

@@ -7,6 +7,7 @@ round then waits for its first gradient, and as long again for the rest. A round
 is limited by `round_timeout_seconds`. See docs/adr/0016.
 """
 
+import math
 from collections.abc import Iterable
 
 from cospan.server.machine.closing import (
@@ -163,7 +164,8 @@ def _silence_timeout(state: CoordinatorState) -> float:
 def _start_timeout(state: CoordinatorState) -> float:
     """Longest wait for the fleet; after a restart, for more agents once one is back."""
     if state.specification.secure_sums and state.history.started and not state.durability.replay_agents:
-        return state.specification.round_timeout_seconds
+        # A relay, which opens no rounds, waits without an end.
+        return state.specification.round_timeout_seconds if state.config.start_seconds < math.inf else math.inf
     returning = bool(state.durability.replay_agents) and bool(connected_agents(state))
     return state.config.return_seconds if returning else state.config.start_seconds
 
