@@ -72,11 +72,10 @@ class GroupLearner:
         self.specification = specification
         self.indices = tuple(index for block in sites.indices for index in block)
         """Of the sites, in the order in which all is kept: first those of the sample (`GroupSites.sampled`)."""
-        in_order = sorted(self.indices)
-        name_of = dict(zip(in_order, names, strict=True))
+        name_of = dict(zip(sorted(self.indices), names, strict=True))
         self.names = tuple(name_of[index] for index in self.indices)
         """Of the agents, in the same order."""
-        self.name = group_name(in_order)
+        self.name = group_name(list(name_of))
         """Of the group as it began: it stays when members are dropped."""
         self.failures: dict[str, str] = {}
         """Why members were dropped, by name."""
