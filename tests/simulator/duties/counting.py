@@ -110,7 +110,7 @@ class Counting:
 
 
 def check_refused_gradient(state: CoordinatorState, token: str, upload: GradientUpload, error: RemoteError) -> None:
-    """Holds the refusal of a gradient against what is wrong with it; whoever has sent it, the others are late."""
+    """Holds the refusal of a gradient against what is wrong with it: sent by any other, it is late."""
     session = state.members.sessions.get(token)
     if session is None or not isinstance(error, InvalidMessageError | OutOfTurnError):
         return
