@@ -1,6 +1,6 @@
 """Plans that have failed once: each is a seed, reduced to the faults that matter (docs/simulator.md)."""
 
-from simulator.plan import Fault, Kind, Plan, Settings, plan_of
+from simulator.plan import Fault, Kind, Plan, Settings
 from simulator.world import play
 
 from cospan.core.run_fields import Participation
@@ -188,7 +188,33 @@ def test_agents_behind_a_relay_follow_an_older_copy_of_the_store() -> None:
 
 def test_agents_behind_a_relay_hear_of_a_copy_with_a_lower_incarnation() -> None:
     """Answers of the relay did not count for them any more, and they gave up."""
-    assert play(plan_of(1005020)).violation == ""
+    plan = Plan(
+        1005020,
+        Settings(
+            processes=(2, 3, 1, 2, 1, 2, 2, 3, 2, 1, 2, 1),
+            min_cohort=3,
+            relayed=3,
+            gathers=False,
+            compute_seconds=0.05,
+            disk_seconds=0.05,
+        ),
+        (
+            Fault(1.361, Kind.COORDINATOR_POWER, 3, 0.048),
+            Fault(4.162, Kind.COORDINATOR_POWER, 64, 0.99),
+            Fault(6.145, Kind.PARTITION, 5, 0.966),
+            Fault(6.168, Kind.COORDINATOR_KILL, 49, 0.214),
+            Fault(7.545, Kind.AGENT_ADDED, 77, 0.804),
+            Fault(7.837, Kind.PARTITION, 67, 0.541),
+            Fault(14.347, Kind.AGENT_KILL, 72, 0.999),
+            Fault(14.765, Kind.STORE_COPIED, 37, 0.994),
+            Fault(16.906, Kind.COORDINATOR_POWER, 28, 0.483),
+            Fault(18.08, Kind.AGENT_REPLACED, 67, 0.455),
+            Fault(19.092, Kind.AGENT_REPLACED, 63, 0.23),
+            Fault(19.122, Kind.STORE_COPIED, 57, 0.103),
+            Fault(19.966, Kind.COORDINATOR_KILL, 13, 0.053),
+        ),
+    )
+    assert play(plan).violation == ""
 
 
 def test_a_run_that_waits_for_its_fleet_has_all_agents_of_a_relay() -> None:

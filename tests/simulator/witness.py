@@ -136,7 +136,8 @@ class Witness:
             self._check_member(before, state, event)
         check_membership(before, event, state, commands)
         self._counting.stepped(before, event, state, commands)
-        self.secure_sums.stepped(before, event, state, commands)
+        is_over = isinstance(event, events.Tick) and self._limits.is_over(before, now)
+        self.secure_sums.stepped(before, event, state, commands, is_over=is_over)
         self._limits.stepped(before, event, state, commands, now)
         waits = state.phase is RunPhase.COLLECTING and bool(state.members.sessions)
         held = state.open_round.awaited or state.open_round.counted or state.at_inflight_limit

@@ -95,10 +95,14 @@ class SecureSums:
         event: events.Event,
         state: CoordinatorState,
         commands: Sequence[events.Command],
+        *,
+        is_over: bool,
     ) -> None:
-        """Holds a step of a coordinator against what has been masked and told."""
+        """Holds a step of a coordinator against what has been masked and told; `is_over`: the round's time."""
         if not state.specification.secure_sums:
             return
+        if is_over:  # the successor of a session that has joined late is awaited no longer than that one
+            self._excuse = self._excuse or "the time of the round is over"
         self._note_event(before, event, state)
         for command in sorted(commands, key=_order):
             match command:

@@ -136,6 +136,12 @@ class TimeLimits:
         away = abs(state.history.slowest_first_gradient_seconds - self.slowest_first)
         assert away <= _ROUNDING_SECONDS, "the slowest first gradient is another"
 
+    def is_over(self, state: CoordinatorState, now: float) -> bool:
+        """Whether the open round has a gradient, and its time is over: it waits for none of the others any more."""
+        current = state.open_round
+        held = bool(current.awaited) and bool(current.contributions)
+        return held and now - self.opened >= self.round_limit(state) - _ROUNDING_SECONDS
+
     # Limits --------------------------------------------------------------------------------------------------
 
     def _silence(self, state: CoordinatorState) -> float:
