@@ -368,3 +368,53 @@ def test_a_replay_continues_without_an_agent_that_departs_after_it_has_counted()
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_relay_that_an_agent_has_joined_may_send_a_sum_of_an_earlier_epoch_again() -> None:
+    """The coordinator had opened the round once more, and ended it for a sum over a part of the process."""
+    plan = Plan(
+        379,
+        Settings(
+            processes=(2, 3, 3, 3, 1, 3, 3, 2, 3, 3, 1, 3),
+            min_cohort=12,
+            relayed=12,
+            inflight_rounds=64,
+            learn_seconds=0.1,
+            network_seconds=0.001,
+            disk_seconds=0.5,
+        ),
+        (
+            Fault(1.47, Kind.AGENT_ADDED, 84, 0.149),
+            Fault(2.475, Kind.RELAY_REPEATS, 2, 0.956),
+            Fault(7.567, Kind.COORDINATOR_DRAIN, 81, 0.191),
+            Fault(20.0, Kind.REPEAT, 0, 0.0),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_tick_at_a_deadline_finds_it_due() -> None:
+    """Less the time of the last message, now was shorter than the time-out by a rounding."""
+    plan = Plan(
+        6000411,
+        Settings(
+            processes=(3, 3, 1, 2, 3, 1, 3, 2, 1, 2, 3, 1),
+            participation=Participation.QUORUM,
+            quorum=0.5,
+            deadline_seconds=1.0,
+            max_staleness=2,
+            inflight_rounds=64,
+            gathers=False,
+            learn_seconds=0.1,
+            network_seconds=0.1,
+            disk_seconds=0.5,
+        ),
+        (
+            Fault(0.402, Kind.REPLAY_LOST, 26, 0.613),
+            Fault(2.225, Kind.DISK_SLOW, 11, 0.985),
+            Fault(2.393, Kind.PART, 92, 0.658),
+            Fault(3.079, Kind.AGENT_STALL, 49, 0.879),
+            Fault(14.504, Kind.AGENT_STALL, 58, 0.675),
+        ),
+    )
+    assert play(plan).violation == ""

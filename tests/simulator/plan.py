@@ -9,7 +9,7 @@ from cospan.core.run_fields import Participation
 
 FAULT_SECONDS = 20.0
 """Faults happen within this time; afterwards the run has to make progress."""
-_MOST_FAULTS, _MOST_CALM_FAULTS = 60, 4
+_MOST_FAULTS, _MOST_CALM_FAULTS = 80, 4
 _LATE_SHARE, _LONGEST_LATE_SECONDS = 0.1, 75.0
 """Of runs in which a process is late; longer than a run waits for its fleet."""
 

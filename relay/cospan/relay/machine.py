@@ -347,7 +347,7 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
         if session.phase is AgentPhase.CONNECTED:
             fleet = fleet.with_session(replace(session, last_seen=now))
     fleet, commands = coordinator.drop_overdue(fleet, now)
-    if fleet.open_round.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
+    if fleet.open_round.contributions and now >= fleet.phase_since + fleet.specification.round_timeout_seconds:
         fleet = fleet.evolve(open_round=fleet.open_round.evolve(awaited=EMPTY_SET))  # these joined during the round
     fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more

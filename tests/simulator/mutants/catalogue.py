@@ -228,7 +228,7 @@ _TIME = (
         "resumes before the contributors are back",
     ),
     _server("opening", "(late and bool(connected_agents(state)))", "False", "waits for contributors that are gone"),
-    _server("timeouts", "if now - session.last_seen >= silence:", "if False:", "silent sessions are never dropped"),
+    _server("timeouts", "if now >= session.last_seen + silence:", "if False:", "silent sessions are never dropped"),
     _server(
         "timeouts",
         "least if first < least else _AFTER_THE_FIRST * min(first, most)",

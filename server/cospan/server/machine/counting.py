@@ -207,10 +207,13 @@ def _check_gradient(state: CoordinatorState, session: Session, upload: GradientU
 def _is_of_members(state: CoordinatorState, session: Session, upload: GradientUpload, agents: Block) -> bool:
     """Whether a vector is over all members that a session has in the open round; agents may have joined it since.
 
-    One for a round that is over, or void, may be over those of an earlier epoch; it counts nowhere.
+    One of an earlier epoch may be over those of that epoch, as for a round that is over, void, or open again
+    after a restart; it counts nowhere.
     """
     current = state.open_round
     if agents is session.agent_ids or upload.round != state.round or state.phase is not RunPhase.COLLECTING:
+        return True
+    if not _is_of_epoch(state, upload):
         return True
     return current.awaited.has(agents) or current.counted.has(agents)
 

@@ -134,6 +134,6 @@ def fleet_is_ready(state: CoordinatorState, now: float) -> bool:
         enough = state.specification.agents
         there = len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough
         return there and has_cohort(state)
-    late = now - state.phase_since >= state.config.return_seconds
+    late = now >= state.phase_since + state.config.return_seconds
     back = sum(are_connected(state, (agent,)) for agent in agents)
     return back >= required_gradients(state.specification, len(agents)) or (late and bool(connected_agents(state)))

@@ -99,13 +99,13 @@ def on_tick_running(state: CoordinatorState, _event: Tick, now: float) -> Outcom
         commands += (_slow_note(state),)
         state = state.evolve(history=state.history.evolve(last_slow_round=state.round))
     current = state.open_round
-    if current.contributions and now - state.phase_since >= round_timeout(state):
+    if current.contributions and now >= state.phase_since + round_timeout(state):
         # The agents still awaited joined during the round. They stay, but joins must not keep it open for ever.
         state = state.evolve(open_round=current.evolve(awaited=EMPTY_SET))
     state, more = reevaluate(state, now)
     commands += more
     deserted, longest = state.members.deserted_since, state.specification.round_timeout_seconds
-    if deserted is not None and now - deserted >= longest:
+    if deserted is not None and now >= deserted + longest:
         text = f"every agent is gone, and none came back within {longest:g} s"
         state, more = finish(state, FinishCause.NO_AGENTS, text, now)
         commands += more
@@ -115,7 +115,7 @@ def on_tick_running(state: CoordinatorState, _event: Tick, now: float) -> Outcom
 def _on_start_timeout(state: CoordinatorState, now: float) -> Outcome:
     state, commands = start_if_ready(state, now)
     longest = _start_timeout(state)
-    if state.phase is not RunPhase.WAITING or now - state.phase_since < longest:
+    if state.phase is not RunPhase.WAITING or now < state.phase_since + longest:
         return state, commands
     if has_all_rounds(state):
         return finish_all_rounds(state, now)
@@ -171,15 +171,18 @@ def _start_timeout(state: CoordinatorState) -> float:
 
 
 def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
-    """The tokens of the sessions to drop, each with the cause."""
+    """The tokens of the sessions to drop, each with the cause.
+
+    Times are compared as `next_deadline` adds them: by another rounding, a tick at the deadline would find none.
+    """
     silence, longest = _silence_timeout(state), round_timeout(state)
     awaited = {session.token for session in _awaited_sessions(state)}
     for token, session in state.members.sessions.items():
-        if now - session.last_seen >= silence:
+        if now >= session.last_seen + silence:
             lost = session.phase is AgentPhase.LOST
             what = "its stream broke and did not come back" if lost else "it was silent"
             yield token, f"{what} for {silence:g} s"
-        elif token in awaited and now - _awaited_since(state, session) >= longest:
+        elif token in awaited and now >= _awaited_since(state, session) + longest:
             yield token, f"it sent no gradient for {longest:g} s"
 
 

@@ -266,6 +266,17 @@ def test_a_vector_is_of_a_whole_process() -> None:
     run.refuse(events.GradientArrived(tokens[0], upload), InvalidMessageError, "must be all agents of the process")
 
 
+def test_a_vector_of_another_epoch_over_the_agents_of_that_epoch_is_late() -> None:
+    """As a relay sends it again that an agent has joined, to a coordinator that has opened the round once more."""
+    run = CoordinatorDriver(**SECURE | {"agents": 4})
+    tokens = [run.join(*each, sum_members=(member(*each),)) for each in (("a", "b"), ("c",), ("d",))]
+    run.step(
+        events.GradientArrived(tokens[0], m.GradientUpload(0, vector(run, epoch_id=bytes(32)).contribution, ("a",)))
+    )
+    assert run.receipt().disposition is m.Disposition.LATE
+    assert run.state.open_round.awaited == set("abcd")
+
+
 def test_a_round_is_declined_by_who_is_awaited() -> None:
     run, (a, b, _) = sums()
     run.step(events.GradientArrived(a, vector(run)))
