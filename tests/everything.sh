@@ -4,8 +4,8 @@
 # Usage: tests/everything.sh VENV_BIN WORKERS
 set -uo pipefail
 bin=$1 workers=$2
-if [ "$workers" = auto ]; then   # twice as many as cores: many of these tests wait for processes
-  workers=$("$bin/python" -c 'import os; print(2 * (os.cpu_count() or 1))')
+if [ "$workers" = auto ]; then   # half as many again as cores: many of these tests wait for processes
+  workers=$("$bin/python" -c 'import os; cores = os.cpu_count() or 1; print(cores + (cores + 1) // 2)')
 fi
 containers=
 if docker info > /dev/null 2>&1; then

@@ -418,3 +418,38 @@ def test_a_tick_at_a_deadline_finds_it_due() -> None:
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_replay_of_too_few_members_is_followed_by_a_round_of_all() -> None:
+    """An agent had joined the relay of the others, so it had no sum over them alone; the run waited for more."""
+    plan = Plan(
+        7002908,
+        Settings(
+            processes=(1, 1, 1, 1),
+            min_cohort=3,
+            relayed=4,
+            inflight_rounds=4,
+            gathers=False,
+            learn_seconds=1.0,
+            disk_seconds=0.5,
+        ),
+        (Fault(5.649, Kind.REPLAY_LOST, 47, 0.785), Fault(5.843, Kind.AGENT_REPLACED, 41, 0.327)),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_process_that_is_lost_after_a_part_of_its_sum_may_change_what_was_announced() -> None:
+    plan = Plan(
+        8002842,
+        Settings(processes=(3, 1, 1), rounds=15, network_seconds=0.1, disk_seconds=0.001),
+        (
+            Fault(3.47, Kind.AGENT_KILL, 56, 0.161),
+            Fault(5.624, Kind.COORDINATOR_KILL, 90, 0.56),
+            Fault(5.702, Kind.PART, 66, 0.974),
+            Fault(6.096, Kind.AGENT_KILL, 73, 0.962),
+            Fault(6.577, Kind.OVERTAKE, 85, 0.374),
+            Fault(14.489, Kind.OVERTAKE, 15, 0.041),
+            Fault(16.455, Kind.PART, 99, 0.837),
+        ),
+    )
+    assert play(plan).violation == ""

@@ -59,6 +59,16 @@ _PASSING = (AgentIdTakenError, DrainingError, SessionUnknownError)
 """They end an agent only where its progress timeout has run out."""
 
 
+def _lost_in_part(before: CoordinatorState, state: CoordinatorState) -> bool:
+    """Whether a session is over of whose agents a replay has counted some, and can no longer count the others."""
+    counted = before.open_round.counted
+    return before.open_round.replaying and any(
+        not counted.isdisjoint(session.agent_ids) and not counted.covers(session.agent_ids)
+        for token, session in before.members.sessions.items()
+        if token not in state.members.sessions
+    )
+
+
 class Witness:
     """Sees all that happens, and raises AssertionError where it must not."""
 
@@ -135,6 +145,8 @@ class Witness:
         if isinstance(event, events.GradientArrived):
             self._check_member(before, state, event)
         check_membership(before, event, state, commands)
+        if _lost_in_part(before, state):
+            self.forget()
         self._counting.stepped(before, event, state, commands)
         is_over = isinstance(event, events.Tick) and self._limits.is_over(before, now)
         self.secure_sums.stepped(before, event, state, commands, is_over=is_over)

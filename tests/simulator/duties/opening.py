@@ -62,7 +62,9 @@ class Opening:
             counted_all = set(before.open_round.counted) == self._stored
             left = not self._stored.isdisjoint(state.members.hosts)  # without any of them it opens for all at once
             again = before.open_round.replaying and state.round < self._replays_until and counted_all and left
-            self._check_round(state, replays=again)
+            self._check_round(state, replays=again and self._is_of_cohort(state))
+            if again and not self._is_of_cohort(state):
+                return True
         elif opens and isinstance(event, events.GradientArrived):
             agents = event.upload.agent_ids or before.members.sessions[event.token].agent_ids
             mixed = not self._stored.isdisjoint(agents) and not self._stored.issuperset(agents)
@@ -120,11 +122,12 @@ class Opening:
         """Whether a round can be repeated: no agent is missing that took part in the last stored one."""
         full = state.specification.participation is Participation.ALL
         full = full and bool(self._stored) and self._stored <= connected_agents(state)
-        # With secure sums a sum of too few is none: then the round opens with all who are there.
-        return full and (
-            not state.specification.secure_sums
-            or cohort(state, self._offers, self._stored) >= state.specification.min_cohort
-        )
+        return full and self._is_of_cohort(state)
+
+    def _is_of_cohort(self, state: CoordinatorState) -> bool:
+        """Whether those who repeat a round are enough for a secure sum; else it opens with all who are there."""
+        spec = state.specification
+        return not spec.secure_sums or cohort(state, self._offers, self._stored) >= spec.min_cohort
 
     def _check_round(self, state: CoordinatorState, *, replays: bool) -> None:
         assert state.open_round.replaying == replays, f"a round is {'not ' * replays}repeated after a restart"

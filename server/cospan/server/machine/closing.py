@@ -242,8 +242,14 @@ def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_ro
         durability=durability,
     )
     before = current.epoch
-    state = begin_round(state, now)
-    return with_epoch(restrict_to_replay(state) if replays else state, before)
+    opened = begin_round(state, now)
+    if replays:
+        repeated = with_epoch(restrict_to_replay(opened), before)
+        if repeated.phase is not RunPhase.WAITING:
+            return repeated
+        # Too few for a sum, as where an agent has joined the relay of the others; maybe enough with those.
+        opened = opened.evolve(durability=repeated.durability)
+    return with_epoch(opened, before)
 
 
 def _update_history(state: CoordinatorState, move: BasisMove) -> History:
