@@ -125,6 +125,12 @@ def test_a_wrong_use_gets_one_sentence_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("_toys")
+def test_a_path_that_is_too_long_gets_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_this_process("run", TOY, *TINY, "--output", 300 * "a") == 1
+    assert "cannot read the run folder" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("_toys")
 def test_the_files_of_another_run_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert in_this_process("run", TOY, *TINY, "--in-process", "--quiet", "--output", "mine") == 0
     capfd.readouterr()

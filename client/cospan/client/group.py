@@ -185,7 +185,10 @@ class AgentGroup(LearningClient[AnyGroup]):
 
     @property
     def weights(self) -> Float[np.ndarray, "n d"]:
-        """The learnt value weights ẑ of each agent (averaged iterates of B w), by `agent_ids`."""
+        """The learnt value weights ẑ of each agent (averaged iterates of B w), by `agent_ids`.
+
+        Of a fleet of more than 1,000 agents those outside the sample are zero in the first rounds (docs/adr/0041).
+        """
         return np.asarray(self._learnt().weights[self._places()])
 
     def _places(self) -> Int[np.ndarray, " n"]:

@@ -87,7 +87,7 @@ def _processed(parameter: Any, checked: Callable[..., Any], context: typer.Conte
     kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
     if parameter.nargs != 1 or parameter.required or getattr(parameter, "multiple", False):
         return checked(context, value)
-    if kind is Path and isinstance(value, str) and (not Path(value).exists() or os.access(value, os.R_OK)):
+    if kind is Path and isinstance(value, str) and (not os.access(value, os.F_OK) or os.access(value, os.R_OK)):
         value = Path(value)
     elif not (value is None or (kind is str and isinstance(value, str)) or value is parameter.default):
         return checked(context, value)

@@ -117,9 +117,8 @@ class BatchedRollouts:
             features = checked_features(self.features, np.concatenate(observations[sound]), self._name)
         else:
             sound = [place for place in range(len(self._places)) if place not in failures]
-            features = features.reshape(len(self._places), -1, self.features.dim)
-            if failures:
-                features = features[sound]
+            # A copy in any case, as of the observations below: a feature map may return what it was given.
+            features = features.reshape(len(self._places), -1, self.features.dim)[sound]
         if not sound:
             raise next(iter(failures.values()))
         self.steps += steps

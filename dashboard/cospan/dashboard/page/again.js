@@ -3,14 +3,17 @@
 (() => {
   const KEY = "cospan-reloads";
   const CALM_MS = 10_000;
+  let isLost = false;
   addEventListener("error", ({ target }) => {
-    if (!["SCRIPT", "LINK"].includes(target.tagName)) return;
+    if (isLost || !["SCRIPT", "LINK"].includes(target.tagName) || target.rel === "icon") return;
+    isLost = true;
     const reloads = Number(sessionStorage.getItem(KEY));
     if (reloads < 5) {
       sessionStorage.setItem(KEY, String(reloads + 1));
       setTimeout(() => location.reload(), 250 * 2 ** reloads);
     } else {
-      document.getElementById("subtitle").textContent = "a file of this page could not be loaded; reload the page";
+      const say = () => { document.getElementById("subtitle").textContent = "a file of this page could not be loaded; reload the page"; };
+      if (document.readyState === "loading") addEventListener("DOMContentLoaded", say); else say();
     }
   }, true);
   setTimeout(() => sessionStorage.removeItem(KEY), CALM_MS);
