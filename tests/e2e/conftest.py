@@ -8,7 +8,7 @@ import docker
 import pytest
 from ctrl_c import end_as_interrupted
 from docker import DockerClient
-from e2e.stack import ROOT, Stack
+from e2e.stack import ROOT, Stack, is_stale
 from images import Images
 
 SUITE = f"cospan-e2e-{secrets.token_hex(4)}"
@@ -41,7 +41,8 @@ def client() -> Iterator[DockerClient]:
     images.remove()
     left = images.left()
     left += [thing.name for thing in engine.containers.list(all=True) if thing.name.startswith(SUITE)]
-    left += [thing.name for thing in engine.networks.list() if thing.name.startswith(SUITE)]
+    networks = [thing for thing in engine.networks.list() if thing.name.startswith(SUITE)]
+    left += [thing.name for thing in networks if not is_stale(thing)]
     left += [thing.name for thing in engine.volumes.list() if thing.name.startswith(SUITE)]
     engine.close()
     assert not left, f"the suite has left behind {left}"

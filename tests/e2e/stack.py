@@ -17,6 +17,7 @@ from typing import Any
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
+from docker.models.networks import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "/var/lib/cospan/latest"
@@ -55,6 +56,24 @@ def basis_alone(workload: str, agents: int, rounds: int, *options: str) -> str:
     return str(json.loads(done.stdout)["basis_sha256"])
 
 
+_STALE = "has active endpoints"
+
+
+def is_stale(network: Network) -> bool:
+    """Whether the engine counts an endpoint in a network that it knows no container in: a busy one sometimes does.
+
+    Until it is started again it refuses to remove such a network.
+    """
+    network.reload()
+    if network.attrs["Containers"]:
+        return False
+    try:
+        network.remove()
+    except APIError as refusal:
+        return _STALE in str(refusal)
+    return False
+
+
 class Stack:
     """One compose project; `overlays` are more files of compose, `settings` those of .env.
 
@@ -87,7 +106,11 @@ class Stack:
 
     def compose(self, *arguments: str) -> None:
         """Runs compose, and fails with what it said."""
-        done = subprocess.run(
+        done = self._composed(*arguments)
+        assert done.returncode == 0, f"compose {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
+
+    def _composed(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [*self._command, *arguments],
             env=self._environment,
             capture_output=True,
@@ -96,7 +119,6 @@ class Stack:
             timeout=180,
             stdin=subprocess.DEVNULL,
         )
-        assert done.returncode == 0, f"compose {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
 
     def up(self, *arguments: str) -> None:
         """Starts what is not running."""
@@ -107,7 +129,17 @@ class Stack:
         for container in self.containers():
             with contextlib.suppress(APIError):  # it is not paused
                 container.unpause()
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
+        down = ("down", "--volumes", "--remove-orphans", "--timeout", "1")
+        done = self._composed(*down)
+        if _STALE in done.stderr and not self.containers():
+            self._remove_volumes()
+        elif done.returncode:
+            self.compose(*down)  # again: what is gone already is no error
+
+    def _remove_volumes(self) -> None:
+        """Those of the project; compose leaves them where it cannot remove the network."""
+        for volume in self.client.volumes.list(filters={"label": f"com.docker.compose.project={self.project}"}):
+            volume.remove(force=True)
 
     # Containers -------------------------------------------------------------------------------------------------
 
