@@ -59,13 +59,16 @@ _PASSING = (AgentIdTakenError, DrainingError, SessionUnknownError)
 """They end an agent only where its progress timeout has run out."""
 
 
-def _lost_in_part(before: CoordinatorState, state: CoordinatorState) -> bool:
-    """Whether a session is over of whose agents a replay has counted some, and can no longer count the others."""
-    counted = before.open_round.counted
+def _is_given_up(before: CoordinatorState, state: CoordinatorState) -> bool:
+    """Whether a replay no longer awaits an agent whose session is over, though another has taken its place.
+
+    Of a process that has sent a sum over a part of its agents the others cannot follow alone; and one that joins
+    again with other agents, as a relay, has no sum over its former ones.
+    """
+    hosts, sessions = before.members.hosts, state.members.sessions
     return before.open_round.replaying and any(
-        not counted.isdisjoint(session.agent_ids) and not counted.covers(session.agent_ids)
-        for token, session in before.members.sessions.items()
-        if token not in state.members.sessions
+        hosts[agent] not in sessions and agent not in state.open_round.awaited
+        for agent in before.open_round.awaited
     )
 
 
@@ -145,7 +148,7 @@ class Witness:
         if isinstance(event, events.GradientArrived):
             self._check_member(before, state, event)
         check_membership(before, event, state, commands)
-        if _lost_in_part(before, state):
+        if _is_given_up(before, state):
             self.forget()
         self._counting.stepped(before, event, state, commands)
         is_over = isinstance(event, events.Tick) and self._limits.is_over(before, now)

@@ -1,0 +1,106 @@
+"""More plans that have failed once (docs/simulator.md), of runs with up to 80 faults or with situations."""
+
+from simulator.plan import Fault, Kind, Plan, Settings
+from simulator.world import play
+
+from cospan.core.run_fields import Participation
+
+
+def test_a_relay_that_an_agent_has_joined_may_send_a_sum_of_an_earlier_epoch_again() -> None:
+    """The coordinator had opened the round once more, and ended it for a sum over a part of the process."""
+    plan = Plan(
+        379,
+        Settings(
+            processes=(2, 3, 3, 3, 1, 3, 3, 2, 3, 3, 1, 3),
+            min_cohort=12,
+            relayed=12,
+            inflight_rounds=64,
+            learn_seconds=0.1,
+            network_seconds=0.001,
+            disk_seconds=0.5,
+        ),
+        (
+            Fault(1.47, Kind.AGENT_ADDED, 84, 0.149),
+            Fault(2.475, Kind.RELAY_REPEATS, 2, 0.956),
+            Fault(7.567, Kind.COORDINATOR_DRAIN, 81, 0.191),
+            Fault(20.0, Kind.REPEAT, 0, 0.0),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_tick_at_a_deadline_finds_it_due() -> None:
+    """Less the time of the last message, now was shorter than the time-out by a rounding."""
+    plan = Plan(
+        6000411,
+        Settings(
+            processes=(3, 3, 1, 2, 3, 1, 3, 2, 1, 2, 3, 1),
+            participation=Participation.QUORUM,
+            quorum=0.5,
+            deadline_seconds=1.0,
+            max_staleness=2,
+            inflight_rounds=64,
+            gathers=False,
+            learn_seconds=0.1,
+            network_seconds=0.1,
+            disk_seconds=0.5,
+        ),
+        (
+            Fault(0.402, Kind.REPLAY_LOST, 26, 0.613),
+            Fault(2.225, Kind.DISK_SLOW, 11, 0.985),
+            Fault(2.393, Kind.PART, 92, 0.658),
+            Fault(3.079, Kind.AGENT_STALL, 49, 0.879),
+            Fault(14.504, Kind.AGENT_STALL, 58, 0.675),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_replay_of_too_few_members_is_followed_by_a_round_of_all() -> None:
+    """An agent had joined the relay of the others, so it had no sum over them alone; the run waited for more."""
+    plan = Plan(
+        7002908,
+        Settings(
+            processes=(1, 1, 1, 1),
+            min_cohort=3,
+            relayed=4,
+            inflight_rounds=4,
+            gathers=False,
+            learn_seconds=1.0,
+            disk_seconds=0.5,
+        ),
+        (Fault(5.649, Kind.REPLAY_LOST, 47, 0.785), Fault(5.843, Kind.AGENT_REPLACED, 41, 0.327)),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_process_that_is_lost_after_a_part_of_its_sum_may_change_what_was_announced() -> None:
+    plan = Plan(
+        8002842,
+        Settings(processes=(3, 1, 1), rounds=15, network_seconds=0.1, disk_seconds=0.001),
+        (
+            Fault(3.47, Kind.AGENT_KILL, 56, 0.161),
+            Fault(5.624, Kind.COORDINATOR_KILL, 90, 0.56),
+            Fault(5.702, Kind.PART, 66, 0.974),
+            Fault(6.096, Kind.AGENT_KILL, 73, 0.962),
+            Fault(6.577, Kind.OVERTAKE, 85, 0.374),
+            Fault(14.489, Kind.OVERTAKE, 15, 0.041),
+            Fault(16.455, Kind.PART, 99, 0.837),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_that_joins_a_replay_again_with_other_agents_may_change_what_was_announced() -> None:
+    plan = Plan(
+        11001572,
+        Settings(
+            processes=(2, 2, 2, 3, 3, 1, 2, 2, 1, 1, 1, 1),
+            relayed=3,
+            inflight_rounds=1,
+            learn_seconds=0.1,
+            disk_seconds=0.5,
+        ),
+        (Fault(0.463, Kind.TAKEN_BACK, 14, 0.167), Fault(20.0, Kind.REPEAT, 0, 0.0)),
+    )
+    assert play(plan).violation == ""
