@@ -23,8 +23,8 @@ SEARCHES: Mapping[str, Settings] = {
     "2 agents, 1 behind a relay, 2 rounds, any fault": Settings(agents=2, relayed=1, rounds=2, faults=1),
     "2 agents, 1 behind a relay, 3 rounds, any 2 stops": Settings(agents=2, relayed=1, **_STOPS),
     "2 agents behind a relay, 3 rounds, any fault": Settings(agents=2, relayed=2, faults=1),
-    "2 agents behind a relay, 2 rounds, a stop of the relay and one of the coordinator": Settings(
-        agents=2, relayed=2, rounds=2, coordinator_stops=1, relay_stops=1, **_STOPS
+    "2 agents behind a relay, 3 rounds, a stop of the relay and one of the coordinator": Settings(
+        agents=2, relayed=2, coordinator_stops=1, relay_stops=1, **_STOPS
     ),
     "3 agents, 2 behind a relay, 2 rounds, any fault": Settings(relayed=2, rounds=2, faults=1),
     "2 agents, 2 rounds, a quorum of 1, any fault": Settings(agents=2, rounds=2, quorum=1, faults=1),
@@ -32,7 +32,7 @@ SEARCHES: Mapping[str, Settings] = {
         agents=2, quorum=1, max_staleness=1, faults=1
     ),
     "3 agents, 3 rounds, a quorum of 2, any fault": Settings(quorum=2, faults=1),
-    "3 agents, 2 rounds, a quorum of 2, any 2 faults": Settings(rounds=2, quorum=2),
+    "2 agents, 2 rounds, a quorum of 1, any 2 faults": Settings(agents=2, rounds=2, quorum=1),
 }
 _QUICK = (1, 6, 11)
 _SIMULATED: Mapping[str, tuple[Settings, int]] = {

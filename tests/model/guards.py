@@ -89,8 +89,8 @@ GUARDS = (
     ),
     Guard(
         f"{_CLIENT}.reconnecting",
-        "        state = replace(state, token=None)\n",
-        "",
+        "state.token is not None, state.evolve(token=None)",
+        "state.token is not None, state",
         "a session that is gone is resumed again and again",
     ),
     Guard(
@@ -177,6 +177,13 @@ GUARDS = (
         "given_up, state = True,",
         "a relay whose join was overtaken waits for a sum that waits for that join",
         _RELAY,
+    ),
+    Guard(
+        f"{_CLIENT}.rounds",
+        "    if not state.passes_on or state.stamp is None or passes_on_early(state):\n",
+        "    if True:\n",
+        "a relay answers a round that opens again with a sum over fewer agents than take part",
+        Settings(agents=2, relayed=2, coordinator_stops=1, relay_stops=1, agent_stops=0, cuts=0, timeouts=0),
     ),
 )
 
