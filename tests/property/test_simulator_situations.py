@@ -104,3 +104,30 @@ def test_a_relay_that_joins_a_replay_again_with_other_agents_may_change_what_was
         (Fault(0.463, Kind.TAKEN_BACK, 14, 0.167), Fault(20.0, Kind.REPEAT, 0, 0.0)),
     )
     assert play(plan).violation == ""
+
+
+def test_a_join_that_voids_its_round_keeps_no_member_that_has_departed() -> None:
+    """It stayed for a sum on its way, in which another member came back with other agents: there was none then."""
+    plan = Plan(
+        11001587,
+        Settings(
+            processes=(2, 2, 2, 1, 2, 3),
+            min_cohort=5,
+            relayed=3,
+            rounds=15,
+            inflight_rounds=4,
+            learn_seconds=0.1,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (
+            Fault(4.965, Kind.COORDINATOR_CLOCK, 88, 0.485),
+            Fault(5.079, Kind.AGENT_LEAVE, 90, 0.766),
+            Fault(5.191, Kind.AGENT_MOVED, 81, 0.317),
+            Fault(5.781, Kind.COORDINATOR_POWER, 57, 0.666),
+            Fault(5.928, Kind.AGENT_REPLACED, 8, 0.903),
+            Fault(15.488, Kind.AGENT_LEAVE, 25, 0.953),
+            Fault(15.771, Kind.AGENT_MOVED, 10, 0.658),
+        ),
+    )
+    assert play(plan).violation == ""
