@@ -131,3 +131,21 @@ def test_a_join_that_voids_its_round_keeps_no_member_that_has_departed() -> None
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_run_whose_fleet_has_joined_begins_though_a_stream_is_broken_when_its_time_is_over() -> None:
+    """The duty wanted all to be connected; the run would have ended, and its agents had come."""
+    plan = Plan(
+        20002739,
+        Settings(compute_seconds=0.05, disk_seconds=0.5, late_seconds=59.531),
+        (
+            Fault(0.224, Kind.COORDINATOR_CLOCK, 88, 0.715),
+            Fault(0.392, Kind.COORDINATOR_CLOCK, 95, 0.464),
+            Fault(2.234, Kind.COORDINATOR_CLOCK, 93, 0.778),
+            Fault(6.006, Kind.COORDINATOR_CLOCK, 73, 0.676),
+            Fault(8.356, Kind.COORDINATOR_CLOCK, 90, 0.789),
+            Fault(10.688, Kind.COORDINATOR_CLOCK, 41, 0.295),
+            Fault(11.509, Kind.AGENT_REPLACED, 34, 0.32),
+        ),
+    )
+    assert play(plan).violation == ""
