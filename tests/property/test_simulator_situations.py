@@ -149,3 +149,13 @@ def test_a_run_whose_fleet_has_joined_begins_though_a_stream_is_broken_when_its_
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_relay_that_left_after_a_sum_of_some_agents_and_returns_with_all_waits_for_the_next_round() -> None:
+    """Its leave was lost, and its join was taken for a second one: it was awaited, and its sum was refused."""
+    plan = Plan(
+        20003106,
+        Settings(relayed=2, network_seconds=0.1, disk_seconds=0.05),
+        (Fault(1.808, Kind.RELAY_REPEATS, 36, 0.909), Fault(1.816, Kind.RELAY_REPEATS, 42, 0.374)),
+    )
+    assert play(plan).violation == ""
