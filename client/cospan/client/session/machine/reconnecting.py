@@ -67,7 +67,7 @@ def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
         return state.evolve(phase=Phase.DONE), (end,)
     state = closed(state, now)
     if isinstance(error, SessionUnknownError):
-        # Without a token it joined anew, as a relay with other agents does, and an older join of its own has
+        # Without a token it joined afresh, as a relay with other agents does, and an older join of its own has
         # overtaken that: it was not given up. And its round may need the agents that are not welcomed before.
         given_up, state = state.token is not None, state.evolve(token=None)
         learns = given_up and state.learning is not None and not passes_on_early(state)
