@@ -32,10 +32,11 @@ from curious import (
 )
 
 from cospan.client.session.run_checks import below_floor
-from cospan.core.learning.posterior import PosteriorState, evidence_gradient
+from cospan.core.learning.posterior import PosteriorState
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
+from cospan.core.uncertainty.evidence import evidence_gradient
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- begin: tests/contract/test_what_uploads_show.py -->\n", "<!-- end -->"

@@ -12,7 +12,6 @@ from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
-from cospan.core.learning.posterior import evidence_gradient, influence
 from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import practical
@@ -23,6 +22,7 @@ from cospan.core.privacy.word_source import SeededWords, WordSource
 from cospan.core.secure_sums.fixed_point import decode
 from cospan.core.secure_sums.layout import layout_of
 from cospan.core.specification import RunSpecification
+from cospan.core.uncertainty.evidence import evidence_gradient, influence
 from cospan.experiments.methods.compared_methods import LstdFleet
 from cospan.experiments.runner import WHOLE_FLEET, Point, TaskResult, chains_of, references_of
 from cospan.wire.privacy_budget import Budget

@@ -106,21 +106,11 @@ class BatchedRollouts:
         """
         observations, rewards = self._played(steps)
         failures = self._bad_rewards(rewards)
-        flat = observations.reshape(-1, *observations.shape[2:])
-        try:
-            features = checked_features(self.features, flat, self._name)
-        except WorkloadBehaviourError as failure:
-            failures |= self._bad_features(observations)
-            sound = [place for place in range(len(self._places)) if place not in failures]
-            if not failures or not sound:
-                raise failure from None
-            features = checked_features(self.features, np.concatenate(observations[sound]), self._name)
-        else:
-            sound = [place for place in range(len(self._places)) if place not in failures]
-            # A copy in any case, as of the observations below: a feature map may return what it was given.
-            features = features.reshape(len(self._places), -1, self.features.dim)[sound]
-        if not sound:
-            raise next(iter(failures.values()))
+        table = None if failures else self._in_table(observations)
+        features: Float[np.ndarray, "n L1 d"] | None = None
+        sound = list(range(len(self._places)))
+        if table is None:
+            features, sound = self._checked(observations, failures)
         self.steps += steps
         total = self.reward_sums
         for step in range(steps):  # in the order in which one alone sums them
@@ -136,18 +126,45 @@ class BatchedRollouts:
         def rounds(rows: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n L1 k"]:
             return rows.reshape(len(sound), steps + 1, rows.shape[-1])
 
-        trajectory = Trajectory(
-            rounds(features.reshape(-1, self.features.dim)),
-            rewards,
-            parts=rounds(parts_of(flat)),
-            exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
-            rows=self._in_table(observations),
-        )
-        return trajectory, failures
+        seen = rounds(parts_of(flat))
+        unacted = None if exogenous is None else rounds(exogenous_of(exogenous, flat))
+        if features is None:
+            assert table is not None
+            return Trajectory.in_table(table, rewards, parts=seen, exogenous=unacted), failures
+        rows = self._in_table(observations)
+        return Trajectory(features, rewards, parts=seen, exogenous=unacted, rows=rows), failures
+
+    def _checked(
+        self, observations: np.ndarray, failures: dict[int, WorkloadBehaviourError]
+    ) -> tuple[Float[np.ndarray, "n L1 d"], list[int]]:
+        """The features of the chains that have not failed, and their places; failures are added to the others.
+
+        Raises:
+            WorkloadBehaviourError: the chain that failed cannot be identified, or all failed.
+        """
+        flat = observations.reshape(-1, *observations.shape[2:])
+        try:
+            features = checked_features(self.features, flat, self._name)
+        except WorkloadBehaviourError as failure:
+            failures |= self._bad_features(observations)
+            sound = [place for place in range(len(self._places)) if place not in failures]
+            if not failures or not sound:
+                raise failure from None
+            features = checked_features(self.features, np.concatenate(observations[sound]), self._name)
+        else:
+            sound = [place for place in range(len(self._places)) if place not in failures]
+            # A copy in any case, as of the observations: a feature map may return what it was given.
+            features = features.reshape(len(self._places), -1, self.features.dim)[sound]
+        if not sound:
+            raise next(iter(failures.values()))
+        return features.reshape(len(sound), -1, self.features.dim), sound
 
     def _in_table(self, states: np.ndarray) -> TableRows | None:
-        """The states by their numbers, where the features are given as a table of all of them."""
-        return TableRows.of(self.features.matrix, states) if isinstance(self.features, TabularFeatures) else None
+        """The states by their numbers, where the features are a table which has them all."""
+        if not isinstance(self.features, TabularFeatures) or states.dtype.kind not in "iu" or states.ndim != 2:
+            return None
+        table = self.features.matrix
+        return TableRows.of(table, states) if states.min() >= 0 and states.max() < len(table) else None
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""

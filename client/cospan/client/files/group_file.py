@@ -19,10 +19,11 @@ from cospan.client.files.kept_gradients import KEPT
 from cospan.client.files.learner_values import (
     OF_ALL,
     batch_values,
+    late_values,
     learner_values,
     loaded_batches,
     loaded_learner,
-    loaded_prior,
+    loaded_of_others,
     sums_values,
 )
 from cospan.client.files.quality_values import COLUMNS as QUALITY
@@ -54,9 +55,10 @@ from cospan.core.quality.record import NOTHING_RECORDED
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
-FORMAT = "cospan-group-5"
-EARLIER = ("cospan-group-4",)
-"""Formats that are read too: it has the features of the kept rounds, where later ones may have a table."""
+FORMAT = "cospan-group-6"
+EARLIER = ("cospan-group-4", "cospan-group-5")
+"""Formats that are read too: the first has the features of the kept rounds, where later ones may have a table, and
+neither has rounds that its sums lack."""
 TITLE = "the result of a group"
 AnyGroup: TypeAlias = GroupLearner | ImprovingGroup
 """A group, of a run with improvement steps or without."""
@@ -86,6 +88,8 @@ _OF_RUN = (
 """What all agents of a group have in common, of what a value function is read from."""
 _OF_OTHERS = ("rounds", "basis", "head_covariance")
 """Of these, what agents have that are not in the sample: `others_rounds` in place of `posterior_rounds`, …."""
+_LATE = ("late_rows", "late_history")
+"""Of these agents, the rounds that their sums lack: `others_late_rows`, …, a row for each of them alone."""
 _ASKED = (
     *("labels", "indices", "weights", "gain", "mean_reward", "value_error", "gain_error", "shared_weight", "head"),
     *("mean_reward_standard_error", "reward_batches", "reward_moments", "feature_squares"),
@@ -160,7 +164,10 @@ def _of_others(group: GroupLearner) -> dict[str, Any]:
         return {}
     values = learner_values(last.state.learner, group.specification)
     found = {f"others_{name}": values[f"posterior_{name}"] for name in _OF_OTHERS}
-    return {"others": sum(len(block.chains.labels) for block in group.blocks if not block.is_sampled), **found}
+    others = [block for block in group.blocks if not block.is_sampled]
+    late = late_values([block.state.learner for block in others])
+    found |= {f"others_{name}": value for name, value in late.items()}
+    return {"others": sum(len(block.chains.labels) for block in others), **found}
 
 
 def _separate_sums(parts: Sequence[TransitionSums | None]) -> dict[str, Any]:
@@ -270,6 +277,9 @@ def member_of(path: Path, name: str) -> AgentResult | None:
         values |= {
             f"posterior_{each}": values[f"others_{each}"] for each in _OF_OTHERS if f"others_{each}" in values
         }
+        row = place - (len(agents) - int(values["others"]))
+        late = load_npz(path, TITLE, names=[f"others_{each}" for each in _LATE], row=row)
+        values |= {name.removeprefix("others_"): value for name, value in late.items()}
     for each in ("labels", "indices", "gain"):
         if each not in values:
             raise RunFileError(f"{path} lacks {each!r}; the file is damaged")
@@ -337,7 +347,7 @@ def _loaded_state(
     def rows(name: str, *shape: int) -> np.ndarray:
         return result.vector(name, agents, *shape)[part]
 
-    independent = block.state.independent
+    own, independent = learner.of_agents(part), block.state.independent
     if independent and "td_alone_weights" in result.values:
         shape = independent[0].weights.shape
         weights, averaged = rows("td_alone_weights", *shape), rows("td_alone_averaged", *shape)
@@ -349,7 +359,7 @@ def _loaded_state(
     separate = separate_sums_in(result, block.state.separate_sums, (agents,))
     quality = loaded_quality(result, spec, (agents,)).of_agents(part) if block.is_sampled else NOTHING_RECORDED
     return BlockState(
-        _as_refreshed(learner.of_agents(part), result, block),
+        own if block.is_sampled else loaded_of_others(result, own, part),
         AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
         _loaded_counts(result, "bounded_rounds", agents)[part],
@@ -358,18 +368,6 @@ def _loaded_state(
         None if separate is None else separate.of_agents(part),
         quality,
     )
-
-
-def _as_refreshed(learner: LearnerState, result: AgentResult, block: Block) -> LearnerState:
-    """The state with the newest refreshing of its own agents, where they are not in the sample."""
-    if block.is_sampled or learner.posterior is None:
-        return learner
-    rounds = result.numbers("others_rounds", 1)
-    if rounds.shape != (4,) or not 0 <= rounds[2] <= learner.posterior.rounds:
-        raise RunFileError("'others_rounds' in the result of a group are no rounds; the file is damaged")
-    refreshed = int(rounds[2])
-    prior = loaded_prior(result, learner.posterior.changes.shape[-1], "others") if refreshed else None
-    return replace(learner, posterior=replace(learner.posterior, prior=prior, refreshed=refreshed))
 
 
 def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarray, " n"]:

@@ -1,6 +1,7 @@
 """The state of a learner by the names of a result file: of one agent, or of a group with a leading axis n."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.history.feature_rows import Rows, TableRows, dense, numbers_of, shared_table
+from cospan.core.history.late_rounds import MOST_LATE, LateRound, late_of_agents
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS, FleetPrior, PosteriorState
@@ -86,13 +88,84 @@ def loaded_posterior(result: AgentResult, feature_dim: int) -> LearnerState | No
     if "posterior_rounds" not in result.values:
         return None
     steps = result.numbers("posterior_history", 2).shape[-1]
-    return LearnerState(
+    posterior = _loaded_posterior(result, feature_dim, steps, ())
+    table = None if posterior is None else result.values.get("posterior_table")
+    state = LearnerState(
         head=result.numbers("head", 1),
         steps=result.whole("steps", least=1),
         statistics=loaded_sums(result, "head", (feature_dim,), None),
         rewards=_loaded_moments(result, ()),
         feature_squares=result.number("feature_squares"),
-        posterior=_loaded_posterior(result, feature_dim, steps, ()),
+        posterior=posterior,
+        late=loaded_late(result, table, 1, steps) if "late_rows" in result.values else (),
+    )
+    return state.summed()
+
+
+def late_values(states: Sequence[LearnerState]) -> dict[str, Any]:
+    """The rounds that the sums of several blocks of agents lack, as many of each; nothing where there are none."""
+    if not states or not states[0].late:
+        return {}
+    rows = [Pieces.stacked([each.rows.rows for each in state.late], axis=-2) for state in states]
+    rewards = [Pieces.stacked([each.rewards for each in state.late], axis=-2) for state in states]
+    return {"late_rows": Pieces.of(rows), "late_history": Pieces.of(rewards)}
+
+
+def loaded_of_others(result: AgentResult, learner: LearnerState, part: slice) -> LearnerState:
+    """The state with the newest refreshing and late rounds of its own agents, which are not in the sample.
+
+    Args:
+        result: of the group.
+        learner: of these agents, with the refreshing of the sample.
+        part: their places in the group.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    if learner.posterior is None:
+        return learner
+    rounds = result.numbers("others_rounds", 1)
+    if rounds.shape != (4,) or not 0 <= rounds[2] <= learner.posterior.rounds:
+        raise RunFileError("'others_rounds' in the result of a group are no rounds; the file is damaged")
+    refreshed = int(rounds[2])
+    prior = loaded_prior(result, learner.posterior.changes.shape[-1], "others") if refreshed else None
+    posterior = replace(learner.posterior, prior=prior, refreshed=refreshed)
+    if "others_late_rows" not in result.values:
+        return replace(learner, posterior=posterior)
+    others, table = result.whole("others"), shared_table(posterior.features)
+    late = loaded_late(result, table, others, posterior.rewards[0].shape[-1], "others_late")
+    first = len(result.array("agent_ids")) - others
+    own = late_of_agents(late, slice(part.start - first, part.stop - first))
+    return replace(learner, posterior=posterior, late=own)
+
+
+def loaded_late(
+    result: AgentResult, table: Float[np.ndarray, "s d"] | None, agents: int, steps: int, name: str = "late"
+) -> tuple[LateRound, ...]:
+    """The rounds that the sums in a file lack.
+
+    Args:
+        result: the file.
+        table: of the features.
+        agents: n.
+        steps: L.
+        name: what the names of the values begin with.
+
+    Raises:
+        RunFileError: they are no rounds of this number of agents.
+    """
+    numbers, rewards = (np.asarray(result.array(f"{name}_{each}")) for each in ("rows", "history"))
+    if agents == 1 and numbers.ndim == 2:
+        numbers, rewards = numbers[None], rewards[None]
+    count = numbers.shape[1] if numbers.ndim == 3 else 0
+    is_sound = table is not None and numbers.shape == (agents, count, steps + 1) and numbers.dtype.kind == "u"
+    if table is None or not is_sound or not 0 < count <= MOST_LATE or int(numbers.max()) >= len(table):
+        raise RunFileError(f"'{name}_rows' in the result of a group are no rounds; the file is damaged")
+    if rewards.shape != (agents, count, steps) or rewards.dtype.kind != "f" or not np.isfinite(rewards).all():
+        raise RunFileError(f"'{name}_history' in the result of a group are no rewards; the file is damaged")
+    return tuple(
+        LateRound(TableRows(table, np.ascontiguousarray(numbers[:, place])), rewards[:, place])
+        for place in range(count)
     )
 
 

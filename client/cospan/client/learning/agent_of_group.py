@@ -97,7 +97,7 @@ class AgentOfGroup:
 
     @property
     def state(self) -> LearnerState:
-        return self._block.state.learner.of_agents(self._number)
+        return self._block.state.learner.of_agents(self._number).summed()
 
     @property
     def bounded_rounds(self) -> int:

@@ -22,13 +22,13 @@ from cospan.core.learning.baselines import (
     separate_lstd_sums,
     with_transitions,
 )
-from cospan.core.learning.error_correlation import LAGS, error_correlation
 from cospan.core.learning.learner import learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate, Refresh, refresh_of_others
-from cospan.core.method import Method
+from cospan.core.method import Method, takes_pooled
+from cospan.core.quality.error_correlation import LAGS, error_correlation
 from cospan.core.quality.held_out import HeldOutErrors
 from cospan.core.quality.record import NOTHING_RECORDED, Due, QualityRecord
 from cospan.core.specification import RunSpecification
@@ -160,7 +160,7 @@ class BlockState:
 
     def lstd_sums(self, method: Method) -> TransitionSums | None:
         """See `SiteLearner.lstd_sums`."""
-        sums = self.learner.statistics if holds_lstd_sums(method) else self.separate_sums
+        sums = self.learner.summed().statistics if holds_lstd_sums(method) else self.separate_sums
         return sums if sums is not None and sums.rounds else None
 
 
@@ -256,7 +256,8 @@ class Block:
         separate = before.separate_sums
         if separate is not None:
             separate = with_transitions(separate, trajectory, outcome.state.rewards.reference)
-        pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
+        of_agents = (trajectory.features, trajectory.rewards) if before.independent else ((), ())
+        pairs = zip(before.independent, *of_agents, strict=False)
         after = BlockState(
             outcome.state,
             before.weights.updated(outcome.weights),
@@ -283,9 +284,11 @@ class Block:
         left = rounds - round_number - 1 if rounds else None
         if self.is_sampled:
             return Refresh.NOW if left == 0 else Refresh.WHEN_POOLED
-        if posterior is None:
-            return refresh_of_others(1, 0, left)
-        return refresh_of_others(posterior.rounds + 1, posterior.refreshed, left)
+        before, refreshed = (0, 0) if posterior is None else (posterior.rounds, posterior.refreshed)
+        method = self.specification.method
+        is_pooled = method.sends_pooled_in(round_number) or takes_pooled(before, method.pooled_growth)
+        found = refresh_of_others(before + 1, refreshed, left)
+        return Refresh.LEFT_OUT if found is Refresh.WHEN_POOLED and not is_pooled else found
 
     def quality(self, every: int = 1) -> QualityRecord:
         """See `SiteLearner`. The tests of TD errors are made now, for every agent: they take long."""
@@ -293,6 +296,15 @@ class Block:
         if not self.is_sampled:
             return state.quality
         return state.quality.tested(state.learner.posterior, self.lstd_sums, every)
+
+    @property
+    def summed(self) -> LearnerState:
+        """What its agents know, with all rounds in all sums: made when it is asked for, and not kept."""
+        return self.state.learner.summed()
+
+    def join_sample(self) -> None:
+        """Its agents are refreshed in every round of refreshes from now on."""
+        self.is_sampled, self.state = True, replace(self.state, learner=self.summed)
 
     def value_errors(self) -> Float[np.ndarray, " n"]:
         """Relative value errors of the averaged weights; nan where the truth is unknown, or there is no answer."""
@@ -305,7 +317,7 @@ class Block:
 
     def explained_shares(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.explained_share`."""
-        sums = self.state.learner.statistics
+        sums = self.summed.statistics
         if not self.specification.method.keeps_history or sums is None:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
@@ -343,7 +355,7 @@ class Block:
 
     def held_out(self) -> HeldOutErrors:
         """See `SiteLearner.held_out`."""
-        return self.state.quality.errors(self.lstd_sums, self.state.learner.posterior, self.state.weights.mean)
+        return self.state.quality.errors(self.lstd_sums, self.summed.posterior, self.state.weights.mean)
 
     def lstd_alone_weights(self) -> Float[np.ndarray, "n d"]:
         """The value weights of LSTD alone of each; nan where they are unknown. A d × d solve for each."""

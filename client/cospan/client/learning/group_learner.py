@@ -223,7 +223,7 @@ class GroupLearner:
         self.blocks = blocks
         if not any(block.is_sampled for block in blocks):  # a group without weight in the step would be refused
             for block in blocks:
-                block.is_sampled = True
+                block.join_sample()
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
         self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]

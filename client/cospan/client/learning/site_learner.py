@@ -21,7 +21,6 @@ from cospan.core.learning.baselines import (
     separate_lstd_sums,
     with_transitions,
 )
-from cospan.core.learning.error_correlation import LAGS, error_correlation
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
@@ -29,6 +28,7 @@ from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate, Refresh
 from cospan.core.learning.units import told_after
 from cospan.core.method import HeadUpdate
+from cospan.core.quality.error_correlation import LAGS, error_correlation
 from cospan.core.quality.held_out import HeldOutErrors
 from cospan.core.quality.record import NOTHING_RECORDED, Due
 from cospan.core.specification import RunSpecification

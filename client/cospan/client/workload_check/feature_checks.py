@@ -176,7 +176,7 @@ def of_td_errors(rows: Float[np.ndarray, "n d"], rewards: Float[np.ndarray, " L"
     """A hint whether the features hold what the future depends on.
 
     The correlation of TD errors one step apart, with LSTD weights of the same play. It is 0 where the features hold
-    the value function (`cospan.core.learning.error_correlation`). A play too short for its features is not judged.
+    the value function (`cospan.core.quality.error_correlation`). A play too short for its features is not judged.
     """
     steps, dim = len(rewards), rows.shape[1]
     if steps < max(_STEPS_PER_FEATURE * dim, _LEAST_BLOCKS * _BLOCK) or not rewards.std() > 0.0:

@@ -36,6 +36,17 @@ class TableRows:
             return self
         return TableRows(last.table, self.rows) if np.array_equal(last.table, self.table) else self
 
+    def values(self, weights: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
+        """zᵀφ of each state, with weights z of each agent."""
+        every = weights @ self.table.T
+        places = self.rows + len(self.table) * np.arange(len(self.rows))[:, None]
+        return np.asarray(every.reshape(-1).take(places))
+
+    @property
+    def squares(self) -> Float[np.ndarray, "n m"]:
+        """‖φ‖² of each state."""
+        return np.asarray(np.einsum("sd,sd->s", self.table, self.table).take(self.rows))
+
 
 Rows: TypeAlias = Float[np.ndarray, "... m d"] | TableRows
 """Features of the states of a round, as they are or by their numbers in a table."""

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt
 
 from cospan.core.history.feature_rows import Rows, joined, numbers_of, shared_table
 from cospan.core.uncertainty.variance_model import VARIANCE_FLOOR, bordered, gram, noise_of_many
@@ -16,20 +16,25 @@ _Values: TypeAlias = tuple[Float[np.ndarray, "c m"], Float[np.ndarray, "c k"]]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DenseVisits:
-    """The features of c agents in m transitions.
+    """The features of c agents in several transitions.
 
     Attributes:
-        visited: φ(s) of each transition, shape (c, m, d).
+        visited: φ(s) of each of t transitions, shape (c, t, d).
         last: φ of the last state of each of k rounds, shape (c, k, d).
+        rounds: of which these are.
+        agents: these.
     """
 
-    visited: Float[np.ndarray, "c m d"]
+    visited: Float[np.ndarray, "c t d"]
     last: Float[np.ndarray, "c k d"]
+    rounds: Sequence[Rows]
+    agents: slice
 
     @classmethod
     def of(cls, rounds: Sequence[Rows], agents: slice) -> "DenseVisits":
         """Of some of the agents of the kept rounds."""
-        return cls(joined(rounds, agents, slice(None, -1)), joined(rounds, agents, slice(-1, None)))
+        visited, last = (joined(rounds, agents, slice(*ends)) for ends in ((None, -1), (-1, None)))
+        return cls(visited, last, rounds, agents)
 
     @property
     def sums(self) -> Float[np.ndarray, "c d"]:
@@ -40,6 +45,11 @@ class DenseVisits:
     def products(self) -> Float[np.ndarray, "c d d"]:
         """Σ φ φᵀ."""
         return gram(self.visited, self.visited)
+
+    @property
+    def crossed(self) -> Float[np.ndarray, "c d d"]:
+        """Σ φ φ'ᵀ, φ' being that of the state that follows."""
+        return gram(self.visited, joined(self.rounds, self.agents, slice(1, None)))
 
     def values(self, weights: Float[np.ndarray, "c d"]) -> _Values:
         """zᵀφ of each transition's state, and of the last state of each round."""
@@ -63,18 +73,20 @@ class TableVisits:
         table: φ of each state, shape (s, d).
         states: of each transition, shape (c, m).
         last: the last state of each of k rounds, shape (c, k).
+        rounds: of which these are, by the numbers of all c agents' states, each of shape (c, L + 1).
     """
 
     table: Float[np.ndarray, "s d"]
     states: Int[np.ndarray, "c m"]
     last: Int[np.ndarray, "c k"]
+    rounds: Sequence[UInt[np.ndarray, "c L1"]]
 
     @classmethod
     def of(cls, table: Float[np.ndarray, "s d"], rounds: Sequence[Rows], agents: slice) -> "TableVisits":
         """Of some of the agents of the kept rounds, whose features are all from the table."""
         numbers = [each[agents] for each in numbers_of(rounds)]
         states = np.concatenate([each[:, :-1] for each in numbers], axis=1).astype(np.intp)
-        return cls(table, states, np.stack([each[:, -1] for each in numbers], axis=1).astype(np.intp))
+        return cls(table, states, np.stack([each[:, -1] for each in numbers], axis=1).astype(np.intp), numbers)
 
     @cached_property
     def _products(self) -> Float[np.ndarray, "s dd"]:
@@ -106,6 +118,17 @@ class TableVisits:
     def products(self) -> Float[np.ndarray, "c d d"]:
         """Σ φ φᵀ."""
         return self._squares(self._counts)
+
+    @property
+    def crossed(self) -> Float[np.ndarray, "c d d"]:
+        """Σ φ φ'ᵀ: of how often each state followed each other one, where that is less than the features."""
+        following = np.concatenate([each[:, 1:] for each in self.rounds], axis=1).astype(np.intp)
+        (agents, steps), (size, dim) = self.states.shape, self.table.shape
+        if size * (size + dim) > steps * dim:
+            return gram(self.table[self.states], self.table[following])
+        pairs = self._places.reshape(self.states.shape) * size + following
+        counts = np.bincount(pairs.reshape(-1), minlength=agents * size * size).reshape(-1, size).astype(np.float64)
+        return np.asarray(self.table.T @ (counts @ self.table).reshape(agents, size, dim))
 
     def values(self, weights: Float[np.ndarray, "c d"]) -> _Values:
         """zᵀφ of each transition's state, and of the last state of each round."""

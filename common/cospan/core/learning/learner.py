@@ -11,19 +11,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.aggregation.evidence_step import weighed
 from cospan.core.aggregation.row_sums import coarse
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.posterior import FleetPrior, PosteriorState, evidence_gradient, influence, refreshed
+from cospan.core.learning.posterior import FleetPrior
+from cospan.core.learning.posterior_round import posterior_round
 from cospan.core.learning.schedules import Refresh, decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
-from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, sum_of_squares, times_shared
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, times_shared
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import HeadUpdate, Method, takes_pooled
+from cospan.core.method import HeadUpdate, Method
 
 Basis: TypeAlias = Float[np.ndarray, "d r"]
 
@@ -95,7 +95,7 @@ def learn_round(
         due = refresh is Refresh.NOW or method.sends_pooled_in(round_number)
         prior = FleetPrior(basis, head_covariance, agents)
         refreshes = None if refresh is Refresh.LEFT_OUT else due
-        return _posterior_round(state, prior, relative, units, due=due, refreshes=refreshes, method=method)
+        return posterior_round(state, prior, relative, units, due=due, refreshes=refreshes, method=method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
     made = _corrected(_after_warm_up(state), basis, relative, method, units)
@@ -122,7 +122,7 @@ def _outcome(
         ),
         gradient=gradient,
         head_second_moment=moment,
-        mean_squared_error=_mean_square(made.errors, relative),
+        mean_squared_error=relative.mean_square(made.errors),
         weights=made.head @ basis.T,
         pooled=rows,
         bounded=made.bounded if made.bounded.ndim else bool(made.bounded),
@@ -149,16 +149,11 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
         state.statistics,
         moments.updated(relative.known_rewards) if trajectory.transitions else moments,
         state.warm_up,
-        state.feature_squares + sum_of_squares(trajectory.visited),
+        state.feature_squares + trajectory.squares,
         state.posterior,
+        state.late,
     )
     return measured, relative
-
-
-def _mean_square(errors: Float[np.ndarray, "*n m"], trajectory: Trajectory) -> PerAgent:
-    """The mean of δ² over its errors, of which those at cuts are 0 and do not count; nan where there are none."""
-    cuts = trajectory.rewards.shape[-1] - trajectory.transitions
-    return dot(errors, errors) / (errors.shape[-1] - cuts or float("nan"))
 
 
 def _units(state: LearnerState, method: Method) -> Units:
@@ -205,69 +200,9 @@ def _warmed_up(
         state=replace(state, gain_estimate=state.rewards.mean, steps=steps, warm_up=halves),
         gradient=gradient,
         head_second_moment=np.zeros((rank, rank)),
-        mean_squared_error=_mean_square(errors, trajectory),
+        mean_squared_error=trajectory.mean_square(errors),
         weights=np.zeros(dim),
     )
-
-
-def _posterior_round(
-    state: LearnerState,
-    prior: FleetPrior,
-    trajectory: Trajectory,
-    units: Units,
-    *,
-    due: bool,
-    refreshes: bool | None,
-    method: Method,
-) -> RoundOutcome:
-    """A round with posterior head updates: the sums are brought up to date, and where it `refreshes` the posterior.
-
-    The gradient is at the basis of today; the moments in it are those of the last refreshing. Agents that others
-    are refreshed in place of (`refreshes` is None) count for nothing before they have moments.
-    """
-    features, rewards = trajectory.features, trajectory.rewards
-    agents, dim = features.shape[:-2], features.shape[-1]
-    sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
-    sums = sums.updated(
-        features, trajectory.visited, rewards, 0.0, trajectory.is_transition, changes=trajectory.changes
-    )
-    posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
-    posterior = posterior.observed(features, rewards, trajectory.is_transition, rows=trajectory.rows)
-    # An agent that joins late, or after a failure, has rounds of its own to begin with.
-    own = refreshes is not None and takes_pooled(posterior.rounds - 1, method.pooled_growth)
-    if posterior.rounds and (refreshes or own):
-        posterior = refreshed(posterior, sums, units, prior)
-    gradient, head = np.zeros((*agents, *prior.basis.shape)), state.head
-    pooled = np.zeros(method.pooled_length(dim))
-    if posterior.refreshed or refreshes is not None:
-        gradient, head = evidence_gradient(posterior, prior.basis, prior.head_covariance)
-        weight = influence(posterior.shared_weight)
-        gradient = gradient * column(column(weight))
-        pooled = weighed(posterior.curvature, weight) if due else pooled
-    errors = rewards - column(sums.gain_estimate) + applied(trajectory.changes, posterior.weights)
-    return RoundOutcome(
-        state=LearnerState(
-            head * column(units.head),
-            state.rewards.reference + sums.gain_estimate,
-            state.steps + trajectory.transitions,
-            sums,
-            state.rewards,
-            None,
-            state.feature_squares,
-            posterior,
-        ),
-        gradient=DenseMatrix(gradient.sum(axis=0) if agents else gradient),
-        head_second_moment=_moment(head),
-        mean_squared_error=_mean_square(trajectory.uncut(errors), trajectory),
-        weights=posterior.weights,
-        pooled=np.broadcast_to(pooled, (*agents, pooled.shape[-1])) if due else None,
-        bounded=np.zeros(agents, dtype=np.bool_) if agents else False,
-    )
-
-
-def _moment(heads: Float[np.ndarray, "*n r"]) -> Float[np.ndarray, "r r"]:
-    rows = heads.reshape(-1, heads.shape[-1])
-    return np.asarray(rows.T @ rows)
 
 
 def _after_warm_up(state: LearnerState) -> LearnerState:

@@ -1,17 +1,19 @@
 """What an agent's round takes, keeps and gives: of one agent, or of n with a leading axis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.warm_start import HalfSums
-from cospan.core.history.feature_rows import TableRows
+from cospan.core.history.feature_rows import TableRows, dense
+from cospan.core.history.late_rounds import LateRound, late_of_agents, with_late
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import PosteriorState
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
-from cospan.core.linalg.leading_axes import PerAgent, numbers_of
+from cospan.core.linalg.leading_axes import PerAgent, dot, numbers_of, sum_of_squares
 from cospan.core.linalg.matrices import Gradient
 
 
@@ -40,6 +42,33 @@ class Trajectory:
     exogenous: Float[np.ndarray, "*n L1 q"] | None = None
     rows: TableRows | None = None
     _changes: list[np.ndarray] = field(default_factory=list, repr=False)
+    _dense: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def in_table(
+        cls,
+        rows: TableRows,
+        rewards: Float[np.ndarray, "n L"],
+        *,
+        parts: Float[np.ndarray, "n L1 k"] | None = None,
+        exogenous: Float[np.ndarray, "n L1 q"] | None = None,
+    ) -> "Trajectory":
+        """Of n agents whose features are rows of a table; they are made when they are looked at."""
+        made = cls.__new__(cls)
+        values: dict[str, Any] = {"is_transition": None, "parts": parts, "exogenous": exogenous, "rows": rows}
+        for name, value in {**values, "rewards": rewards, "_changes": [], "_dense": []}.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The features of `in_table`, whose place is empty."""
+            if name != "features":
+                raise AttributeError(name)
+            if not self._dense:
+                self._dense.append(dense(self.rows))
+            return self._dense[0]
 
     @property
     def changes(self) -> Float[np.ndarray, "*n L d"]:
@@ -50,6 +79,11 @@ class Trajectory:
 
     def with_rewards(self, rewards: Float[np.ndarray, "*n L"]) -> "Trajectory":
         """The features and cuts with other rewards, as those less a reference."""
+        if self.rows is not None and self.is_transition is None:
+            made = Trajectory.in_table(self.rows, rewards)
+            for name in ("_changes", "_dense"):  # what the one makes, the other has
+                object.__setattr__(made, name, getattr(self, name))
+            return made
         return Trajectory(self.features, rewards, self.is_transition, rows=self.rows, _changes=self._changes)
 
     @property
@@ -61,11 +95,23 @@ class Trajectory:
         """Numbers of the slots, with 0 in place of those of cuts."""
         return numbers if self.is_transition is None else np.where(self.is_transition, numbers, 0.0)
 
+    def mean_square(self, errors: Float[np.ndarray, "*n m"]) -> PerAgent:
+        """The mean of δ², of which those at cuts are 0 and do not count; nan where there are none."""
+        cuts = self.rewards.shape[-1] - self.transitions
+        return dot(errors, errors) / (errors.shape[-1] - cuts or float("nan"))
+
     @property
     def visited(self) -> Float[np.ndarray, "*n L d"]:
         """φ(s_0) … φ(s_{L−1}), with zeros in place of those of cuts."""
         visited = self.features[..., :-1, :]
         return visited if self.is_transition is None else visited * self.is_transition[:, None]
+
+    @property
+    def squares(self) -> PerAgent:
+        """Σ ‖φ(s)‖² over the transitions."""
+        if self.rows is None or self.is_transition is not None:
+            return sum_of_squares(self.visited)
+        return np.asarray(self.rows.squares[:, :-1].sum(axis=-1))
 
     @property
     def known_rewards(self) -> Float[np.ndarray, "*n m"]:
@@ -88,6 +134,8 @@ class LearnerState:
             agent's only.
         feature_squares: Σ ‖φ(s)‖² over the states of all steps so far.
         posterior: with posterior head updates, from the first round on; else None.
+        late: the newest rounds, where matrices and vectors of `statistics` and `posterior` lack them, as they may
+            in a group; see `summed`.
     """
 
     head: Float[np.ndarray, "*n r"]
@@ -98,6 +146,18 @@ class LearnerState:
     warm_up: HalfSums | None = None
     feature_squares: PerAgent = 0.0
     posterior: PosteriorState | None = None
+    late: tuple[LateRound, ...] = ()
+
+    def summed(self) -> "LearnerState":
+        """The state with all rounds in all of its sums; they differ with when this is done, by rounding."""
+        if not self.late:
+            return self
+        assert self.statistics is not None
+        assert self.posterior is not None
+        sums, posterior = with_late(
+            self.statistics, self.posterior, self.late, with_noise=self.posterior.stride > 1
+        )
+        return replace(self, statistics=sums, posterior=posterior, late=())
 
     @classmethod
     def initial(cls, rank: int, agents: int | None = None) -> "LearnerState":
@@ -124,6 +184,7 @@ class LearnerState:
             ),
             feature_squares=numbers_of(self.feature_squares, places),
             posterior=None if self.posterior is None else self.posterior.of_agents(places),
+            late=late_of_agents(self.late, places),
         )
 
 

@@ -129,6 +129,21 @@ class TransitionSums:
             rounds=self.rounds + 1,
         )
 
+    def counting(self, rewards: Float[np.ndarray, "n L"], squares: Float[np.ndarray, " n"]) -> "TransitionSums":
+        """The sums whose numbers have one more round, and whose vectors and matrices lack it, of n agents.
+
+        Args:
+            rewards: r_0 … r_{L−1}.
+            squares: Σ ‖z‖² of the round.
+        """
+        return replace(
+            self,
+            squares=self.squares + squares,
+            reward_sum=self.reward_sum + rewards.sum(axis=-1),
+            steps=self.steps + rewards.shape[-1],
+            rounds=self.rounds + 1,
+        )
+
     def joined_with(self, other: "TransitionSums") -> "TransitionSums":
         """The sums over two sets of transitions, both in the coordinates of this basis."""
         return TransitionSums(

@@ -21,6 +21,7 @@ from cospan.core.history.visits import Visits, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
+from cospan.core.uncertainty.evidence import evidence_gradient
 from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed_means
 from cospan.core.uncertainty.variance_model import (
     bordered,
@@ -40,10 +41,6 @@ MOMENT_FLOOR = 1e-6
 """Added to S, as a share of its mean eigenvalue: without it, features that were never seen make S singular."""
 GRADIENT_SHARE = 0.01
 """ψ of the gradient, as a share of the value variance per feature."""
-LEAST_INFLUENCE = 0.1
-"""What the data of an agent that shares nothing count in the fleet's step, where those of most count 1."""
-INFLUENCE_SLOPE = 5.0
-"""By how much more they count for each unit of the shared weight."""
 RISK_RIDGE = 3.0
 """Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
 
@@ -158,25 +155,32 @@ class PosteriorState:
                 return self
             visited = visited[is_transition]
             changes = self.changes + (visited - features[1:][is_transition]).sum(axis=0)
-        kept, values, cuts, stride = self.features, self.rewards, self.is_transition, self.stride
         # Of n agents whose history is whole, the noise is made of it when it is needed.
-        is_late = rewards.ndim > 1 and stride == 1
+        is_late = rewards.ndim > 1 and self.stride == 1
         noise = self.noise if is_late else self.noise + noise_of_round(visited, self.variance)
+        following = replace(
+            self, second_moment=self.second_moment + gram(visited, visited), changes=changes, noise=noise
+        )
+        return following.keeping(features if rows is None else rows.like(self.features), rewards, is_transition)
+
+    def keeping(
+        self,
+        features: Rows,
+        rewards: Float[np.ndarray, "*n L"],
+        is_transition: Bool[np.ndarray, " L"] | None = None,
+    ) -> "PosteriorState":
+        """The state with one more round in its number and its history alone; the arguments are as of `observed`."""
+        kept, values, cuts, stride = self.features, self.rewards, self.is_transition, self.stride
+        noise = self.noise
         if self.rounds % stride == 0:
-            kept, values, cuts = (
-                (*kept, features if rows is None else rows.like(kept)),
-                (*values, rewards),
-                (*cuts, is_transition),
-            )
-            if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * features.shape[-1]:
-                if is_late:
+            kept, values, cuts = (*kept, features), (*values, rewards), (*cuts, is_transition)
+            if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * self.changes.shape[-1]:
+                if rewards.ndim > 1 and stride == 1:
                     since = joined(kept[self.refreshed :], slice(None), slice(None, -1))
                     noise = noise + noise_of_round(since, self.variance)
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
-            second_moment=self.second_moment + gram(visited, visited),
-            changes=changes,
             noise=noise,
             features=kept,
             rewards=values,
@@ -259,34 +263,6 @@ def _without_own(state: PosteriorState, prior: FleetPrior) -> Float[np.ndarray, 
     within = symmetric(prior.basis.T @ gradient)
     taken = min(1.0, 2.0 / prior.agents) / (prior.agents - 1)
     return np.asarray(prior.head_covariance + taken * (prior.head_covariance @ within @ prior.head_covariance))
-
-
-def influence(shared_weight: PerAgent) -> PerAgent:
-    """What an agent's data count in the fleet's step, 0.1 to 1, representable in float32.
-
-    Agents that do not belong to the fleet come to a shared weight near 0 by themselves; a few of them would
-    otherwise turn the basis to where they lie, for their data are as informative as others'.
-    """
-    weight = np.minimum(1.0, LEAST_INFLUENCE + INFLUENCE_SLOPE * np.asarray(shared_weight))
-    rounded = weight.astype(np.float32).astype(np.float64)
-    return rounded if rounded.ndim else float(rounded)
-
-
-def evidence_gradient(
-    state: PosteriorState, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"]
-) -> tuple[Float[np.ndarray, "*n d r"], Float[np.ndarray, "*n r"]]:
-    """The gradient (T − g gᵀ) B of −log evidence with respect to B W^½, but for the factor W^½; and the mean of w.
-
-    With M = A Γ Aᵀ + S: T = AᵀM⁻¹A and g = AᵀM⁻¹b, here by way of K alone, in O(d² r). It is zero in expectation
-    where B and W are those of the model.
-    """
-    curved = state.curvature @ basis
-    inner = np.linalg.inv(np.eye(basis.shape[1]) + head_covariance @ (basis.T @ curved))
-    heads = applied(inner @ head_covariance, state.score @ basis)
-    residual = state.score - applied(curved, heads)
-    along = residual @ basis
-    gradient = curved @ inner - residual[..., :, None] * along[..., None, :]
-    return gradient, along @ head_covariance
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,13 +8,13 @@ import pytest
 
 from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.error_correlation import error_correlation
 from cospan.core.learning.learner import learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS, HeadUpdate, Method
+from cospan.core.quality.error_correlation import error_correlation
 
 D, R, L, ROUNDS = 5, 2, 40, 4
 BASIS = random_basis(D, R, np.random.default_rng(0))

@@ -15,13 +15,12 @@ from cospan.core.learning.posterior import (
     HISTORY_PER_FEATURE,
     FleetPrior,
     PosteriorState,
-    evidence_gradient,
-    influence,
     refreshed,
 )
 from cospan.core.learning.schedules import Refresh
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import practical
+from cospan.core.uncertainty.evidence import evidence_gradient, influence
 
 
 def found_by(walks: list[Trajectory]) -> PosteriorState:

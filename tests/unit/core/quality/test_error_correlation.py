@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.learning.error_correlation import LEAST_ROUNDS, error_correlation
 from cospan.core.learning.posterior import PosteriorState
+from cospan.core.quality.error_correlation import LEAST_ROUNDS, error_correlation
 
 D, STEPS = 3, 20
 WEIGHTS = np.array([1.0, -2.0, 0.5])
