@@ -89,7 +89,7 @@ simulate-real: $(VENV)/ready  ## The same scripts in the simulator and with real
 mutants: $(VENV)/ready  ## Plant faults in the machines one at a time; which do simulated runs find? SEEDS=1000 (an hour or two)
 	@cd tests && ../$(BIN)/python -m simulator.mutants $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLAYS),--plays $(PLAYS)) $(if $(ONLY),--only $(ONLY))
 
-model: $(VENV)/ready  ## Search all states of tiny runs, and with guards removed find what they are for: ONLY=0,1 (four minutes)
+model: $(VENV)/ready  ## Search all states of tiny runs, and with guards removed find what they are for: ONLY=0,1 (eight minutes)
 	@cd tests && ../$(BIN)/python -m model $(if $(ONLY),--only $(ONLY))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are

@@ -7,10 +7,8 @@ from typing import Any, TypeAlias
 
 from cospan.client.session.machine import Phase
 from model.parties import Effect, Parties, Settings
-from model.states import END, Connection, Local, closed_above, ends, hung_up
-from model.terms import NAMES, STREAMS_PER_AGENT, Table, stream_text
-
-_MOST_CONNECTIONS = STREAMS_PER_AGENT - 1
+from model.states import Local, connected, cut, ends, hung_up, noticed, received, sent
+from model.terms import NAMES, Table, stream_text
 
 
 class Kind(IntEnum):
@@ -21,10 +19,11 @@ class Kind(IntEnum):
     AGENT_STOP = 2
     CUT = 3
     TIMEOUT = 4
+    RELAY_STOP = 5
 
 
 Others: TypeAlias = tuple[tuple[int, Effect], ...]
-"""What agents notice of a move: their indices, each with an effect."""
+"""What agents, or the relay, notice of a move: their places, each with an effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,7 @@ class Move:
     local: int | None = None
     others: Others = ()
     ends: bool = False
+    hub: int | None = None
 
 
 class Agents:
@@ -56,8 +56,8 @@ class Agents:
             (
                 rename(stream_text(each.stream), i),
                 rename(each.token, i),
-                self._queue(each.up, i),
-                self._queue(each.down, i),
+                self.queue_codes(each.up, i),
+                self.queue_codes(each.down, i),
             )
             for each in local.connections
         )
@@ -65,7 +65,8 @@ class Agents:
         learnt, told = rename(local.learnt, i), rename(local.told, i)
         return rename(NAMES[local.agent], i), session, local.generation, learnt, told, local.excused, connections
 
-    def _queue(self, queue: tuple[int, ...] | None, i: int) -> Any:
+    def queue_codes(self, queue: tuple[int, ...] | None, i: int) -> Any:
+        """Codes of the messages in a queue, under a renaming."""
         if queue is None:
             return None
         return tuple(each if each < 0 else self._parties.messages.codes(each)[i] for each in queue)
@@ -78,14 +79,13 @@ class Agents:
         return moves
 
     def _find_alone(self, local: Local) -> Iterator[Move]:
-        name, current = NAMES[local.agent], local.current
+        name = NAMES[local.agent]
         if self._settings.agent_stops:
             after = self.begun(replace(local, connections=hung_up(local.connections)))
             yield Move(Kind.AGENT_STOP, f"{name} is killed, and started again", local=self.table.number(after))
-        if self._settings.cuts and current is not None and current.up is not None and not ends(current.up):
-            cut = replace(current, up=(*current.up, END), down=(*(current.down or ()), END))
-            after = replace(local, connections=(*local.connections[:-1], cut))
-            yield Move(Kind.CUT, f"the connection of {name} breaks", local=self.table.number(after))
+        broken = cut(local) if self._settings.cuts else None
+        if broken is not None:
+            yield Move(Kind.CUT, f"the connection of {name} breaks", local=self.table.number(broken))
 
     def begun(self, local: Local) -> Local:
         """The agent's part with a new process."""
@@ -99,9 +99,7 @@ class Agents:
         phase = self._parties.sessions.values[local.session].phase
         if phase is not Phase.OFFLINE or local.current is not None:
             return local
-        used, first = {each.stream for each in local.connections}, local.agent * STREAMS_PER_AGENT + 1
-        stream = next(number for number in range(first, first + _MOST_CONNECTIONS) if number not in used)
-        return self._reacted(replace(local, connections=(*local.connections, Connection(stream))), ("connected",))
+        return self._reacted(connected(local), ("connected",))
 
     def _steps(self, local: Local) -> Iterator[tuple[str, Local]]:
         """What an agent can do next by itself: take what has arrived, or learn."""
@@ -145,15 +143,8 @@ class Agents:
                 self.settle(self.table.number(after))
 
     def _received(self, local: Local, head: int, rest: tuple[int, ...]) -> Local:
-        *older, current = local.connections
-        if head >= 0:
-            kept = (*older, replace(current, down=rest))
-            local = self._told(local, head)
-        else:
-            kept = (*older, replace(current, down=None)) if current.up is not None else tuple(older)
-            if current.up is not None and not ends(current.up):
-                kept = (*older, replace(current, down=None, up=(*current.up, END)))
-        return self._reacted(replace(local, connections=kept), ("received", head))
+        local = received(self._told(local, head) if head >= 0 else local, head, rest)
+        return self._reacted(local, ("received", head))
 
     def _told(self, local: Local, message: int) -> Local:
         """The agent's part after a message: what its process is told of a round does not change."""
@@ -172,7 +163,7 @@ class Agents:
         for effect in reaction.effects:
             match effect:
                 case ("transmit", message):
-                    local = self._transmitted(local, message)
+                    local = sent(local, message)
                 case ("hang up",):
                     local = replace(local, connections=hung_up(local.connections))
                 case ("learn", of, basis):
@@ -180,39 +171,33 @@ class Agents:
                     local = replace(local, learnt=local.learnt | {(of, basis)})
         return self._connected(local)
 
-    def _transmitted(self, local: Local, message: int) -> Local:
-        current = local.current
-        if current is None or current.up is None or ends(current.up):
-            return local
-        sent = replace(current, up=(*current.up, message))
-        return replace(local, connections=(*local.connections[:-1], sent))
-
     # An agent notices what the coordinator does ------------------------------------------------------------------
 
     def noticed(self, number: int, effect: Effect) -> int:
         """The agent's part after an effect of another's move."""
         after = self._noticed.get((number, effect))
         if after is None:
-            local = self._notice(self.table.values[number], effect)
+            local = noticed(self.table.values[number], effect)
             after = self._noticed[number, effect] = self.table.number(local)
         return after
 
-    def _notice(self, local: Local, effect: Effect) -> Local:
-        if effect[0] == "forget":
-            return replace(local, excused=max(local.excused, effect[1]))
-        connections = []
+    # As `Hubs` -------------------------------------------------------------------------------------------------
+
+    def part(self, number: int) -> Local:
+        """Its session and connections."""
+        return self.table.values[number]
+
+    def with_part(self, number: int, local: Local) -> int:
+        """The number of an agent's part with other connections."""
+        return self.table.number(local)
+
+    def tokens_of(self, local: Local) -> set[str]:
+        """The tokens that an agent's part refers to, or the relay's session."""
+        parties, used = self._parties, {each.token for each in local.connections}
+        tables: list[tuple[Table[Any], tuple[int, ...]]] = [(parties.sessions, (local.session,))]
         for each in local.connections:
-            after = each
-            match effect:
-                case ("message", stream, token, message) if each.stream == stream and each.up is not None:
-                    down = each.down if each.down is None or ends(each.down) else (*each.down, message)
-                    after = replace(each, token=token or each.token, down=down)
-                case ("close", stream, end) if each.stream == stream and each.up is not None:
-                    after = closed_above(each, end)
-                case ("down", end):
-                    after = closed_above(each, end)
-                case _:
-                    pass
-            if after.up is not None or after.down is not None:
-                connections.append(after)
-        return replace(local, connections=tuple(connections))
+            queued = (number for queue in (each.up, each.down) for number in queue or () if number >= 0)
+            tables.append((parties.messages, tuple(queued)))
+        for table, numbers in tables:
+            used.update(*(table.tokens(number) for number in numbers))
+        return used

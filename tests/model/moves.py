@@ -19,8 +19,9 @@ from cospan.wire.errors import (
 from cospan.wire.messages import RunPhase
 from model.agents import Agents, Kind, Move
 from model.parties import Effect, Parties, Settings
-from model.states import END, Center, Connection, Local, ends, with_connection, without_connection
-from model.terms import NAMES, Table, tokens
+from model.relays.moves import Hubs
+from model.states import END, Center, Connection, Local, ends, taken
+from model.terms import NAMES, RELAY, Table
 
 _PASSING = (AgentIdTakenError, DrainingError, SessionUnknownError)
 """Errors by which a coordinator may refuse an honest agent."""
@@ -40,24 +41,32 @@ class Moves:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        letters = NAMES[: settings.agents]
-        self.permutations = list(itertools.permutations(range(settings.agents)))
+        letters, relayed = NAMES[: settings.agents], range(settings.relayed)
+        direct = range(settings.relayed, settings.agents)
+        self.permutations = [
+            (*one, *other) for one in itertools.permutations(relayed) for other in itertools.permutations(direct)
+        ]
+        """Agents behind the relay are alike, and so are the others."""
         self.texts = [str.maketrans(letters, "".join(letters[to] for to in each)) for each in self.permutations]
         self.parties = Parties(settings, self.texts)
         self.agents = Agents(settings, self.parties)
+        self.hubs = Hubs(settings, self.parties, self.agents)
         self.locals = self.agents.table
         self.centers = Table[Center](lambda center: center, self._center_term, len(self.permutations))
-        self._joint: dict[tuple[int, int], tuple[Move, ...]] = {}
+        self._joint: dict[tuple[int, int, bool], tuple[Move, ...]] = {}
+        self._joined = (*direct, *((RELAY,) if settings.relayed else ()))
+        """Who has connections to the coordinator."""
         self._broken: dict[int, tuple[Move, ...]] = {}
         self._central: dict[int, tuple[Move, ...]] = {}
-        self._tokens: dict[tuple[int, int], frozenset[str]] = {}
+        self._overdue: dict[int, tuple[Move, ...]] = {}
 
-    def first(self) -> tuple[int, tuple[int, ...]]:
-        """The numbers of the first coordinator's part, and of the agents' parts."""
+    def first(self) -> tuple[int, int, tuple[int, ...]]:
+        """The numbers of the first coordinator's part, of the relay's, and of the agents' parts."""
         disk = self.parties.new_disk()
         center = Center(self.parties.resumed(disk, 1), 1, disk)
         agents = (self.locals.number(self.agents.begun(Local(agent))) for agent in range(self.settings.agents))
-        return self.centers.number(center), tuple(agents)
+        hub = self.hubs.first() if self.settings.relayed else 0
+        return self.centers.number(center), hub, tuple(agents)
 
     # Terms ---------------------------------------------------------------------------------------------------
 
@@ -71,109 +80,93 @@ class Moves:
             center.early,
         )
 
-    # An agent and the coordinator --------------------------------------------------------------------------------
+    # An agent, or the relay, and the coordinator -----------------------------------------------------------------
 
-    def joint(self, center: int, local: int) -> tuple[Move, ...]:
-        """What can happen between an agent and the coordinator."""
-        moves = self._joint.get((center, local))
+    def joint(self, center: int, number: int, *, is_hub: bool = False) -> tuple[Move, ...]:
+        """What can happen between an agent, or the relay, and the coordinator."""
+        moves = self._joint.get((center, number, is_hub))
         if moves is None:
-            found = self._find_joint(self.centers.values[center], self.locals.values[local], local)
-            moves = self._joint[center, local] = tuple(found)
+            process = self.hubs if is_hub else self.agents
+            found = self._find_joint(self.centers.values[center], process, number)
+            moves = self._joint[center, number, is_hub] = tuple(found)
         return moves
 
-    def _find_joint(self, center: Center, local: Local, number: int) -> Iterator[Move]:
-        name = NAMES[local.agent]
+    def _find_joint(self, center: Center, process: Agents | Hubs, number: int) -> Iterator[Move]:
+        local = process.part(number)
+        name = NAMES[local.agent] if local.agent != RELAY else "the relay"
         for index, each in enumerate(local.connections):
             if each.up:
                 label = f"the coordinator receives {self.parties.said(each.up[0])} of {name}"
-                yield self._taken(center, local, index, each.up[0], label)
+                yield self._taken(center, process, number, index, label)
                 if ends(each.up) and len(each.up) > 1:
                     label = f"the coordinator loses what {name} has sent"
-                    yield self._taken(center, local, index, each.up[-1], label)
-        for reached, path in self.agents.driven(number).items():
+                    yield self._taken(center, process, number, index, label, loses=True)
+        for reached, path in process.driven(number).items():
             if reached != number:
-                driven = self.locals.values[reached]
+                driven = process.part(reached)
                 index = len(driven.connections) - 1
                 head = driven.connections[index].up[0]  # type: ignore[index]
                 label = f"{name} {path}the coordinator receives {self.parties.said(head)} of it"
-                yield self._taken(center, driven, index, head, label)
+                yield self._taken(center, process, reached, index, label)
 
     def _fresh_token(self, center: Center, local: Local) -> str:
-        used = self._texts_of(center, local)
-        name = NAMES[local.agent]
+        parties, name = self.parties, NAMES[local.agent]
+        used = self.agents.tokens_of(local) | parties.coordinators.tokens(center.coordinator)
+        used |= parties.disks.tokens(center.disk)
+        for operation in center.waiting:
+            used |= parties.operations.tokens(operation)
         return next(token for k in itertools.count(1) if (token := f"{name}.{k}") not in used)
 
-    def _texts_of(self, center: Center, local: Local) -> set[str]:
-        """The tokens that anything refers to."""
-        parties = self.parties
-        tables: list[tuple[Table[Any], tuple[int, ...]]] = [
-            (parties.coordinators, (center.coordinator,)),
-            (parties.disks, (center.disk,)),
-        ]
-        tables += [(parties.operations, center.waiting), (parties.sessions, (local.session,))]
-        for each in local.connections:
-            queued = (number for queue in (each.up, each.down) for number in queue or () if number >= 0)
-            tables.append((parties.messages, tuple(queued)))
-        used = {each.token for each in local.connections}
-        for table, numbers in tables:
-            for number in numbers:
-                if number >= 0:
-                    key = (id(table), number)
-                    if key not in self._tokens:
-                        self._tokens[key] = frozenset(tokens(table.terms[number]))
-                    used |= self._tokens[key]
-        return used
-
-    def _taken(self, center: Center, local: Local, index: int, head: int, label: str) -> Move:
-        """The coordinator takes a message, or the end of a connection."""
+    def _taken(
+        self, center: Center, process: Agents | Hubs, number: int, index: int, label: str, *, loses: bool = False
+    ) -> Move:
+        """The coordinator takes a message, or the end of a connection; it may lose what came before that."""
+        local = process.part(number)
         connection = local.connections[index]
-        if head < 0:
-            after = (
-                without_connection(local, index)
-                if connection.down is None
-                else with_connection(local, index, up=None)
-            )
-            if after.connections and connection.down is not None and not ends(connection.down):
-                after = with_connection(local, index, up=None, down=(*connection.down, END))
-            event: Effect | None = ("closed", connection.token, connection.stream)
-        else:
-            assert connection.up is not None
-            after = with_connection(local, index, up=connection.up[1:])
-            event = self._event(center, local, connection, head)
+        assert connection.up
+        head = connection.up[-1 if loses else 0]
         change = _Change(center)
-        if event is not None and event[1] != "":
+        event = self._event(center, local, connection, head)
+        if event[1] != "":
             refused = self._do(change, event)
             if refused is not None:
                 assert issubclass(refused, _PASSING), f"an unexpected refusal: {refused}"
                 end = self.parties.refusal(refused("refused"))
                 change.others.append((local.agent, ("close", connection.stream, end)))
-        number, noticed = self.locals.number(after), 0
-        while noticed < len(change.others):
-            agent, effect = change.others[noticed]
-            noticed += 1
+        number, at = process.with_part(number, taken(local, index, head)), 0
+        while at < len(change.others):
+            agent, effect = change.others[at]
+            at += 1
             if agent == local.agent:
-                number = self._noticed_by_both(change, number, effect)
+                number = self._noticed_by_both(change, process, number, effect)
         others = tuple(each for each in change.others if each[0] != local.agent)
-        return Move(Kind.FREE, label, self.centers.number(change.center), number, others, change.ends)
+        after = self.centers.number(change.center)
+        if local.agent == RELAY:
+            return Move(Kind.FREE, label, after, None, others, change.ends, hub=number)
+        return Move(Kind.FREE, label, after, number, others, change.ends)
 
-    def _noticed_by_both(self, change: _Change, number: int, effect: Effect) -> int:
+    def _noticed_by_both(self, change: _Change, process: Agents | Hubs, number: int, effect: Effect) -> int:
         """The agent's part after an effect; the coordinator, too, hears of a stream that it ends.
 
         Those that it ends otherwise are of sessions that it has dropped, which it does not know any more.
         """
         if effect[0] == "close":
-            ended = [each for each in self.locals.values[number].connections if each.stream == effect[1]]
+            ended = [each for each in process.part(number).connections if each.stream == effect[1]]
             if ended and ended[0].up is not None and ended[0].token:
                 self._do(change, ("closed", ended[0].token, ended[0].stream))
-        return self.agents.noticed(number, effect)
+        return process.noticed(number, effect)
 
     def _event(self, center: Center, local: Local, connection: Connection, head: int) -> Effect:
+        if head < 0:
+            return ("closed", connection.token, connection.stream)
         message = self.parties.messages.values[head]
         match type(message).__name__:
             case "Join":
                 return ("join", head, connection.stream, self._fresh_token(center, local))
             case "GradientUpload":
                 return ("gradient", connection.token, head)
+            case "Leave":
+                return ("leave", connection.token, head)
         raise AssertionError(f"no message {message}")
 
     # The coordinator and its disk ------------------------------------------------------------------------------
@@ -196,7 +189,7 @@ class Moves:
         if computes and not self.settings.computes_at_once:
             yield self._made(center, ("compute",), Kind.FREE, "the result is computed")
         deadline = state.specification.participation is Participation.QUORUM and state.open_round.awaited
-        if deadline and state.phase is RunPhase.COLLECTING and state.open_round.quorum_seconds is not None:
+        if deadline and state.phase is RunPhase.COLLECTING:
             yield self._made(center, ("tick", "deadline"), Kind.FREE, "the deadline of the quorum passes")
 
     def broken(self, number: int) -> tuple[Move, ...]:
@@ -214,7 +207,7 @@ class Moves:
                 yield self._restarted(_Change(self._committed(center, kept)), Kind.COORDINATOR_STOP, label)
             yield self._drained(center)
         if self.settings.timeouts:
-            yield from self._timeouts(center)
+            yield from self._timeouts(center, Kind.TIMEOUT)
 
     def _is_round(self, operation: int) -> bool:
         return isinstance(self.parties.operations.values[operation], StoreRound)
@@ -239,20 +232,31 @@ class Moves:
         incarnation = center.incarnation + 1
         resumed = self.parties.resumed(center.disk, incarnation)
         after = replace(center, coordinator=resumed, incarnation=incarnation, waiting=())
-        others = (*change.others, *((agent, ("down", END)) for agent in range(self.settings.agents)))
+        others = (*change.others, *((agent, ("down", END)) for agent in self._joined))
         return Move(kind, label, self.centers.number(after), None, others)
 
-    def _timeouts(self, center: Center) -> Iterator[Move]:
-        state, kind = self.parties.coordinators.values[center.coordinator], Kind.TIMEOUT
+    def overdue(self, number: int) -> tuple[Move, ...]:
+        """The waits of a coordinator that end where nothing else happens: no fault, but time alone."""
+        moves = self._overdue.get(number)
+        if moves is None:
+            center = self.centers.values[number]
+            found = self._timeouts(center, Kind.FREE)
+            moves = self._overdue[number] = tuple(found)
+        return moves
+
+    def _timeouts(self, center: Center, kind: Kind) -> Iterator[Move]:
+        """All timeouts; those that are no fault are of what is lost."""
+        state = self.parties.coordinators.values[center.coordinator]
         for token, each in state.members.sessions.items():
-            label = f"the session of {each.agent_ids[0]} times out"
-            yield self._made(center, ("tick", "silent", token), kind, label)
+            if kind is Kind.TIMEOUT or not is_connected(each):
+                label = f"the session of {each.agent_ids[0]} times out"
+                yield self._made(center, ("tick", "silent", token), kind, label)
         if state.phase is RunPhase.WAITING and state.durability.replay_agents and state.phase_since == 0.0:
             label = "the wait for contributors is over"
             yield self._made(center, ("tick", "returned", True), kind, label)
             if not all(map(is_connected, state.members.sessions.values())):
                 yield self._made(center, ("tick", "returned", False), kind, f"{label}, all sessions stay")
-        if state.phase is not RunPhase.WAITING and state.open_round.awaited:
+        if state.phase is not RunPhase.WAITING and state.open_round.awaited and kind is Kind.TIMEOUT:
             yield self._made(center, ("tick", "round"), kind, "the round times out")
 
     def _made(self, center: Center, event: Effect, kind: Kind, label: str) -> Move:

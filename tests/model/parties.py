@@ -31,6 +31,7 @@ from cospan.wire.errors import (
     InvalidMessageError,
     OutOfTurnError,
     RemoteError,
+    RunFinishedError,
 )
 from cospan.wire.messages import BasisUpdate, Drain, Finish, FinishCause, GradientUpload, RunPhase, Welcome
 from model.clocks import RETURN_SECONDS, moved_back, plain_departure, plain_record, without_times
@@ -52,6 +53,7 @@ class Settings:
 
     Attributes:
         agents: number of them, 1 to 3.
+        relayed: how many of them are behind a relay: the first ones.
         rounds: of the run.
         inflight_rounds: most rounds that run ahead of the disk.
         learns_at_once: whether an agent has its gradient at once, so that nothing happens while it learns.
@@ -63,9 +65,11 @@ class Settings:
         agent_stops: most kills of agents among them.
         cuts: most connections that break among them.
         timeouts: most timeouts among them.
+        relay_stops: most kills and drains of relays among them.
     """
 
     agents: int = 3
+    relayed: int = 0
     rounds: int = 3
     inflight_rounds: int = 2
     learns_at_once: bool = False
@@ -77,6 +81,7 @@ class Settings:
     agent_stops: int = 2
     cuts: int = 2
     timeouts: int = 2
+    relay_stops: int = 2
 
 
 Effect: TypeAlias = tuple[Any, ...]
@@ -226,6 +231,9 @@ class Parties:
             after.check()
             assert (machine.next_deadline(after) is None) == (after.phase in OVER), "every wait has an end"
             assert after.round - state.round in (0, 1), "rounds neither skip nor go back"
+            if state.phase is RunPhase.COLLECTING and after.phase is RunPhase.CLOSING and after.history.absent:
+                counted = len(after.open_round.counted)
+                assert counted >= self.settings.quorum > 0, "a round closes without agents, and has no quorum"
             _check_member(state, each, after)
             late = state.phase is RunPhase.WAITING and state.phase_since < 0.0
             if late and after.phase is RunPhase.COLLECTING:
@@ -249,6 +257,9 @@ class Parties:
                 return events.GradientArrived(token, self.messages.values[message])
             case ("closed", token, stream):
                 return events.StreamClosed(token, stream)
+            case ("leave", token, message):
+                left = self.messages.values[message]
+                return events.LeaveArrived(token, left.cause, left.returning)
             case ("stored", *operations):
                 return events.RoundsStored([self.operations.values[each].record for each in operations])
             case ("compute",):
@@ -373,7 +384,7 @@ class Parties:
                             pending.append(self._gradient(state))
                     case session.Begin():
                         pass
-                    case session.Conclude(left=False):
+                    case session.Conclude(left=False) | session.Fail(error=RunFinishedError()):
                         effects.append(("hang up",))
                     case _:
                         raise AssertionError(f"an agent was ended: {command}")

@@ -10,6 +10,7 @@ import numpy as np
 from model.agents import Kind, Move
 from model.moves import Moves
 from model.parties import Settings
+from model.terms import RELAY
 
 _BITS = 26
 
@@ -45,11 +46,11 @@ class Search:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.moves = settings, Moves(settings)
         self._agents = settings.agents
-        self._budgets: list[tuple[int, ...]] = [(0, 0, 0, 0, 0)]
+        self._budgets: list[tuple[int, ...]] = [(0,) * len(Kind)]
         self._budget_numbers = {self._budgets[0]: 0}
         self._spent: dict[tuple[int, Kind], int] = {}
         self._states: list[tuple[int, ...]] = []
-        """Each: budget, center, and each agent's part."""
+        """Each: budget, the coordinator's part, the relay's, and each agent's."""
         self._known: dict[int, int] = {}
         self._parents, self._labels = array("I"), array("I")
         self._texts: dict[str, int] = {}
@@ -65,8 +66,8 @@ class Search:
     def run(self, most: int = 50_000_000) -> Found:
         """Looks at all states, `most` at the most."""
         begun, count, violation, at = time.process_time(), 0, "", -1
-        center, agents = self.moves.first()
-        self._add((0, center, *agents), 0, "")
+        center, hub, agents = self.moves.first()
+        self._add((0, center, hub, *agents), 0, "")
         while (at := at + 1) < len(self._states):
             if len(self._states) > most:
                 break
@@ -76,8 +77,7 @@ class Search:
                     number = self._add(after, at, label)
                     if ends:
                         self._ends.append(number)
-                        for part in after[2:]:
-                            self.moves.agents.settle(part)
+                        self._settle(after)
                     if kind is Kind.FREE:
                         self._free_from.append(at)
                         self._free_to.append(number)
@@ -97,7 +97,18 @@ class Search:
             "agents' parts": len(self.moves.locals),
             "coordinator's parts": len(self.moves.centers),
         }
+        if self.settings.relayed:
+            parts |= {"relays": len(self.moves.hubs.relays), "relay's parts": len(self.moves.hubs.table)}
         return Found(len(self._states), count, depth, seconds, violation, path, complete, parts)
+
+    def _settle(self, state: tuple[int, ...]) -> None:
+        """Lets all processes do what they can after the run."""
+        _, _, hub, *agents = state
+        relayed = self.settings.relayed
+        for agent in agents[relayed:]:
+            self.moves.agents.settle(agent)
+        if relayed:
+            self.moves.hubs.settle(hub, tuple(agents[:relayed]))
 
     # States ----------------------------------------------------------------------------------------------------
 
@@ -114,11 +125,12 @@ class Search:
 
     def _key(self, state: tuple[int, ...]) -> int:
         """Equal for states that differ in the agents' names only."""
-        budget, center, *agents = state
+        budget, center, hub, *agents = state
+        hubs = self.moves.hubs.table.codes(hub) if self.settings.relayed else None
         parts = [self.moves.locals.codes(agent) for agent in agents]
         keys = []
         for renaming, first in enumerate(self.moves.centers.codes(center)):
-            key = first
+            key = first if hubs is None else first << _BITS | hubs[renaming]
             for place in self._inverse[renaming]:
                 key = key << _BITS | parts[place][renaming]
             keys.append(key)
@@ -142,24 +154,40 @@ class Search:
         return number
 
     def _successors(self, state: tuple[int, ...]) -> Iterator[tuple[Kind, str, tuple[int, ...], bool]]:
-        budget, center, *agents = state
-        moves = self.moves
+        budget, center, hub, *agents = state
         if center in self._finished:
             return
-        breaks = sum(self._budgets[budget]) < self.settings.faults
-        for move in moves.central(center):
-            yield from self._made(move, budget, center, agents, -1)
-        for move in moves.broken(center) if breaks else ():
-            yield from self._made(move, budget, center, agents, -1)
+        is_idle = True
+        for move, index in self._moves(center, hub, agents, sum(self._budgets[budget]) < self.settings.faults):
+            is_idle = is_idle and move.kind is not Kind.FREE
+            yield from self._made(move, state, index)
+        if is_idle and self.settings.relayed:
+            for move in (*self.moves.overdue(center), *self.moves.hubs.overdue(hub)):
+                yield from self._made(move, state, -1)
+
+    def _moves(self, center: int, hub: int, agents: list[int], breaks: bool) -> Iterator[tuple[Move, int]]:
+        """What can happen next, each with the agent to which it does; -1 for none."""
+        moves, relayed = self.moves, self.settings.relayed
+        found = [moves.central(center)]
+        if breaks:
+            found.append(moves.broken(center))
+        if relayed:
+            found += [moves.hubs.free(hub), moves.joint(center, hub, is_hub=True)]
+            if breaks:
+                found.append(moves.hubs.broken(hub))
+        for each in found:
+            for move in each:
+                yield move, -1
         for index, agent in enumerate(agents):
             for move in moves.agents.alone(agent) if breaks else ():
-                yield from self._made(move, budget, center, agents, index)
-            for move in moves.joint(center, agent):
-                yield from self._made(move, budget, center, agents, index)
+                yield move, index
+            for move in moves.hubs.joint(hub, agent) if index < relayed else moves.joint(center, agent):
+                yield move, index
 
     def _made(
-        self, move: Move, budget: int, center: int, agents: list[int], index: int
+        self, move: Move, state: tuple[int, ...], index: int
     ) -> Iterator[tuple[Kind, str, tuple[int, ...], bool]]:
+        budget, center, hub, *agents = state
         if move.kind is not Kind.FREE:
             budget = self._spend(budget, move.kind)
             if budget < 0:
@@ -167,12 +195,16 @@ class Search:
         after = list(agents)
         if move.local is not None:
             after[index] = move.local
+        hub = hub if move.hub is None else move.hub
         for agent, effect in move.others:
-            after[agent] = self.moves.agents.noticed(after[agent], effect)
+            if agent == RELAY:
+                hub = self.moves.hubs.noticed(hub, effect)
+            else:
+                after[agent] = self.moves.agents.noticed(after[agent], effect)
         number = center if move.center is None else move.center
         if move.ends:
             self._finished.add(number)
-        yield move.kind, move.label, (budget, number, *after), move.ends
+        yield move.kind, move.label, (budget, number, hub, *after), move.ends
 
     # Ways ------------------------------------------------------------------------------------------------------
 
@@ -203,4 +235,4 @@ class Search:
         return path[::-1]
 
 
-_LIMITS = ("coordinator_stops", "agent_stops", "cuts", "timeouts")
+_LIMITS = ("coordinator_stops", "agent_stops", "cuts", "timeouts", "relay_stops")

@@ -18,11 +18,14 @@ from cospan.server.machine.collections.agent_set import AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.events import SameRound
 from cospan.server.machine.sessions import Session
+from cospan.server.machine.state import OpenRound
 
-NAMES = "ABC"
-"""The agents. No other text of a state has these letters."""
+NAMES = "ABCR"
+"""The agents, and the relay. No other text of a state has the agents' letters."""
+RELAY = 3
+"""Its place among them."""
 STREAMS_PER_AGENT = 8
-_TOKEN = re.compile(r"[A-C]\.\d+")
+_TOKEN = re.compile(r"[A-CR]\.\d+")
 
 _V = TypeVar("_V")
 
@@ -79,6 +82,8 @@ class Symbols:
         if isinstance(value, SameRound):  # equal to any other mapping of the same agents
             return frozenset(value.items())
         terms = [self.term(getattr(value, name)) for name in _field_names(type(value))]
+        if isinstance(value, OpenRound):  # by the first name of each sum, which is in the sum as well
+            terms.append(frozenset(map(self.term, value.contributions.values())))
         if isinstance(value, Session):
             terms.append(stream_text(value.stream))
         return (type(value), *terms)
@@ -90,8 +95,9 @@ _NAMED_ONLY = (RunSpecification,)
 
 @functools.cache
 def _field_names(kind: Any) -> tuple[str, ...]:
-    """Of a dataclass; a session's stream is named apart, with its agent."""
-    return tuple(each.name for each in dataclasses.fields(kind) if (kind, each.name) != (Session, "stream"))
+    """Of a dataclass; a session's stream is named apart, with its agent, and so are the gradients of a round."""
+    apart = ((Session, "stream"), (OpenRound, "contributions"))
+    return tuple(each.name for each in dataclasses.fields(kind) if (kind, each.name) not in apart)
 
 
 def renamed(term: Any, names: Mapping[int, int]) -> Any:
@@ -99,10 +105,16 @@ def renamed(term: Any, names: Mapping[int, int]) -> Any:
     if isinstance(term, str):
         return term.translate(names)
     if isinstance(term, tuple):
-        return tuple(renamed(each, names) for each in term)
+        after = tuple(renamed(each, names) for each in term)
+        return tuple(sorted(after)) if len(after) > 1 and all(map(_is_name, after)) else after
     if isinstance(term, frozenset):
         return frozenset(renamed(each, names) for each in term)
     return term
+
+
+def _is_name(term: Any) -> bool:
+    """Whether this is an agent; where several are named together, they are in order."""
+    return isinstance(term, str) and len(term) == 1 and term in NAMES
 
 
 def tokens(term: Any) -> Iterator[str]:
@@ -132,6 +144,7 @@ class Table(Generic[_V]):
         self._codes: dict[Hashable, int] = {}
         self._renamed: list[tuple[int, ...] | None] = []
         self._renamings = range(renamings)
+        self._tokens: dict[int, frozenset[str]] = {}
 
     def number(self, value: _V) -> int:
         """The number of a value; a new one if none equals it."""
@@ -152,6 +165,13 @@ class Table(Generic[_V]):
             found = (self._rename(value, term, i) for i in self._renamings)
             codes = self._renamed[number] = tuple(known.setdefault(each, len(known)) for each in found)
         return codes
+
+    def tokens(self, number: int) -> frozenset[str]:
+        """The tokens in a value."""
+        known = self._tokens.get(number)
+        if known is None:
+            known = self._tokens[number] = frozenset(tokens(self.terms[number]))
+        return known
 
     def __len__(self) -> int:
         return len(self.values)

@@ -82,6 +82,8 @@ class SessionRounds:
             case session.Received(message=Receipt(disposition=disposition)):
                 self._late += disposition is Disposition.LATE
             case session.GradientReady(upload=upload):
+                if state.passes_on:
+                    self._summed(upload)
                 return self._ready(upload)
             case session.Regrouped(agent_ids=agent_ids):
                 self._regrouped(agent_ids)
@@ -139,6 +141,16 @@ class SessionRounds:
         bases = (basis for each, basis in self._gradients if each.round == number)
         same = (each for each, basis in zip(found, bases, strict=True) if np.array_equal(basis, self._basis))
         return next(same, None)
+
+    def _summed(self, upload: GradientUpload) -> None:
+        """Sums of rounds to come, by fewer agents than a relay sums now, are of no use: the others take part."""
+        assert self._stamp is not None
+        opened, agents = max(upload.round, self._stamp.round), set(upload.agent_ids or self._agents)
+        self._gradients = [
+            each
+            for each in self._gradients
+            if each[0].round <= opened or agents.issubset(each[0].agent_ids or self._agents)
+        ]
 
     def _ready(self, upload: GradientUpload) -> tuple[list[GradientUpload], bool]:
         assert self._learning is not None, "a gradient that was not asked for is taken"

@@ -67,8 +67,10 @@ def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
         return state.evolve(phase=Phase.DONE), (end,)
     state = closed(state, now)
     if isinstance(error, SessionUnknownError):
-        state = state.evolve(token=None)
-        learns = state.learning is not None and not passes_on_early(state)
+        # Without a token it joined afresh, as a relay with other agents does, and an older join of its own has
+        # overtaken that: it was not given up. And its round may need the agents that are not welcomed before.
+        given_up, state = state.token is not None, state.evolve(token=None)
+        learns = given_up and state.learning is not None and not passes_on_early(state)
         if learns and not _is_exhausted(state, now):
             return state.evolve(phase=Phase.LAGGING, lagging_since=now), ()
     elif isinstance(error, CertificateError) and state.specification is None and state.attempts >= _DOUBTS:

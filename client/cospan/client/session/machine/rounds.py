@@ -66,7 +66,7 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     """
     if state.learning_at is None or state.learning != upload.round:
         raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which was not asked for")
-    kept = (*state.kept, KeptGradient(upload, *state.learning_at))[-most_kept(state) :]
+    kept = (*_kept_beside(state, upload), KeptGradient(upload, *state.learning_at))[-most_kept(state) :]
     state = with_kept(state.evolve(learning=None, learning_at=None), kept)
     if state.phase is Phase.LAGGING:
         # The time for its own round was no wait for the coordinator.
@@ -84,6 +84,27 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
         state, late = state.evolve(kept=kept[:-1], last_sent=now), (Transmit(upload),)
     state, commands = take_part(state, now)
     return state, (*late, *commands)
+
+
+def _kept_beside(state: SessionState, upload: GradientUpload) -> tuple[KeptGradient, ...]:
+    """What is kept beside a new gradient: not the sums of rounds to come that lack some of its agents.
+
+    A relay has such sums where its coordinator went back, and more agents have joined it since. In place of its
+    agents, one would answer the round when that opens again, and the others would never be asked. The open round
+    has been answered, so its sum stays.
+    """
+    if not state.passes_on or state.stamp is None or passes_on_early(state):
+        return state.kept
+    agents, number = _summed(state, upload), max(upload.round, state.stamp.round)
+    return tuple(
+        each for each in state.kept if each.upload.round <= number or agents <= _summed(state, each.upload)
+    )
+
+
+def _summed(state: SessionState, upload: GradientUpload) -> frozenset[str]:
+    """The agents that an upload sums over; one without names is over all that have joined."""
+    joined = () if state.join is None else state.join.agent_ids
+    return frozenset(upload.agent_ids or joined)
 
 
 def _has_secure_sums(state: SessionState) -> bool:

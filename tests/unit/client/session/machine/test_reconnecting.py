@@ -291,6 +291,18 @@ def test_who_is_given_up_in_mid_round_does_not_come_back_before_its_round_is_don
     assert agent.commands[0].round == 3
 
 
+def test_a_join_that_an_older_one_has_overtaken_is_tried_again_in_mid_round() -> None:
+    """As of a relay that has joined with other agents: its round may wait for those that this join confirms."""
+    agent = active()
+    agent.step(session.Regrouped(("a", "b")))
+    agent.step(session.Connected())
+    assert agent.state.learning == 0
+    assert agent.step(broke(errors.SessionUnknownError("the agent was started again"))) == ["Connect"]
+    agent.step(session.Connected())
+    assert agent.commands[0].message.agent_ids == ("a", "b")
+    assert agent.commands[0].message.resumption is None
+
+
 def test_a_learner_that_hangs_is_an_error() -> None:
     agent = active()
     agent.step(broke(errors.SessionUnknownError("it sent no gradient for 60 s")))

@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from agent_sessions import active, broke, reconnect, sent
-from runs import AgentDriver
+from runs import AgentDriver, upload
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine import Phase
@@ -143,3 +144,32 @@ def test_rounds_that_pass_over_a_broken_stream_are_skipped() -> None:
     assert reconnect(agent, agent.welcome(4)) == [], "the learner is busy with round 0"
     assert agent.learn() == ["Transmit GradientUpload", "Learn"]
     assert agent.commands[1].round == 4
+
+
+# A relay -----------------------------------------------------------------------------------------------
+
+
+def relaying(agents: tuple[str, ...]) -> AgentDriver:
+    """The session of a relay that has sent its sum of round 2, and has more agents when it meets round 1 again."""
+    relay = active(started=True)
+    relay.state = relay.state.evolve(passes_on=True)
+    relay.step(session.GradientReady(upload(0, "a")))
+    relay.receive(m.BasisUpdate(replace(relay.stamp(2), durable_round=1), relay.basis))
+    relay.step(session.GradientReady(upload(2, "a")))
+    relay.step(session.Regrouped(agents))
+    relay.step(session.Connected())
+    again = relay.welcome(1, stamp=replace(relay.stamp(1), incarnation=2), agent_ids=agents)
+    assert relay.receive(again) == ["Learn"]
+    return relay
+
+
+@pytest.mark.parametrize(("agents", "told"), [(("a", "b"), "Learn"), (("a",), "Transmit GradientUpload")])
+def test_a_sum_of_a_later_round_answers_it_only_for_all_who_were_summed_since(
+    agents: tuple[str, ...], told: str
+) -> None:
+    """Else the relay does not ask its new agent for the round, and the coordinator waits for it."""
+    relay = relaying(agents)
+    sent_up = relay.step(session.GradientReady(upload(1, *agents, weight=float(len(agents)))))
+    assert sent_up == ["Transmit GradientUpload"]
+    update = m.BasisUpdate(replace(relay.stamp(2), incarnation=2), relay.basis)
+    assert relay.receive(update) == [told]
