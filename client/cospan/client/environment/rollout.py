@@ -220,11 +220,26 @@ class Chain:
 
 def origin_of_chain(seed: int, index: int, first_round: int, steps: int) -> tuple[int, np.random.Generator]:
     """The environment's seed and the policy's generator of a chain that begins; see `Chain`."""
-    origin = [seed, index, first_round, steps]
+    origin = (seed, index, first_round, steps)
+    return environment_seed_of(*origin), policy_generator_of(*origin)
+
+
+def environment_seed_of(seed: int, index: int, first_round: int, steps: int) -> int:
+    """The first of `origin_of_chain`."""
+    return int(_seeds_of((seed, index, first_round, steps), 0).generate_state(1)[0])
+
+
+def policy_generator_of(seed: int, index: int, first_round: int, steps: int) -> np.random.Generator:
+    """The second of `origin_of_chain`."""
+    return np.random.default_rng(_seeds_of((seed, index, first_round, steps), 1))
+
+
+def _seeds_of(numbers: tuple[int, int, int, int], child: int) -> np.random.SeedSequence:
+    """What `SeedSequence.spawn` gives as this child, without its parent and its other children."""
+    origin = list(numbers)
     while origin[-1] == 0 and len(origin) > 2:
         origin.pop()
-    environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
-    return int(environment_seed.generate_state(1)[0]), np.random.default_rng(policy_seed)
+    return np.random.SeedSequence(origin, spawn_key=(child,))
 
 
 def _kept(observation: Any) -> Any:

@@ -16,8 +16,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cospan.core.history.feature_rows import Rows, TableRows, dense, joined, of_agents
-from cospan.core.history.visits import Visits, short_table, visits_of
+from cospan.core.history.feature_rows import Rows, TableRows, dense, of_agents
+from cospan.core.history.visits import Visits, noise_of_rounds, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
@@ -176,8 +176,7 @@ class PosteriorState:
             kept, values, cuts = (*kept, features), (*values, rewards), (*cuts, is_transition)
             if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * self.changes.shape[-1]:
                 if rewards.ndim > 1 and stride == 1:
-                    since = joined(kept[self.refreshed :], slice(None), slice(None, -1))
-                    noise = noise + noise_of_round(since, self.variance)
+                    noise = noise + noise_of_rounds(kept[self.refreshed :], self.variance)
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
