@@ -17,7 +17,7 @@ from cospan.client.environment.rollout import (
     CANNOT_SAVE,
     Chain,
     checked_features,
-    environment_seed_of,
+    environment_seeds_of,
     policy_generator_of,
 )
 from cospan.client.features import TabularFeatures
@@ -86,7 +86,8 @@ class BatchedRollouts:
         self.steps, self.reward_sums, self._begun, self._between_rounds = steps, reward_sums, False, True
 
     def _reset(self) -> None:
-        seeds = [environment_seed_of(*origin, self.steps) for origin in self._origins]
+        seed, _, first_round = self._origins[0]  # all have these
+        seeds = environment_seeds_of(seed, [index for _, index, _ in self._origins], first_round, self.steps)
         self._chains.reset(seeds, _PolicyGenerators(self._origins, self.steps))
         self._begun = True
 

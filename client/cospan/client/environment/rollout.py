@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.actions import problem_of_action
+from cospan.client.environment.chain_seeds import first_words
 from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
@@ -220,26 +221,30 @@ class Chain:
 
 def origin_of_chain(seed: int, index: int, first_round: int, steps: int) -> tuple[int, np.random.Generator]:
     """The environment's seed and the policy's generator of a chain that begins; see `Chain`."""
-    origin = (seed, index, first_round, steps)
-    return environment_seed_of(*origin), policy_generator_of(*origin)
+    environment_seed = np.random.SeedSequence(_origin(seed, index, first_round, steps), spawn_key=(0,))
+    return int(environment_seed.generate_state(1)[0]), policy_generator_of(seed, index, first_round, steps)
 
 
-def environment_seed_of(seed: int, index: int, first_round: int, steps: int) -> int:
-    """The first of `origin_of_chain`."""
-    return int(_seeds_of((seed, index, first_round, steps), 0).generate_state(1)[0])
+def environment_seeds_of(seed: int, indices: Sequence[int], first_round: int, steps: int) -> list[int]:
+    """The first of `origin_of_chain` of several sites."""
+    if max(indices) >= 2**32:  # more than one word
+        return [origin_of_chain(seed, index, first_round, steps)[0] for index in indices]
+    after = _origin(seed, 0, first_round, steps)[2:]
+    found: list[int] = first_words((seed, np.array(indices, dtype=np.uint32), *after), 0).tolist()
+    return found
 
 
 def policy_generator_of(seed: int, index: int, first_round: int, steps: int) -> np.random.Generator:
     """The second of `origin_of_chain`."""
-    return np.random.default_rng(_seeds_of((seed, index, first_round, steps), 1))
+    return np.random.default_rng(np.random.SeedSequence(_origin(seed, index, first_round, steps), spawn_key=(1,)))
 
 
-def _seeds_of(numbers: tuple[int, int, int, int], child: int) -> np.random.SeedSequence:
-    """What `SeedSequence.spawn` gives as this child, without its parent and its other children."""
+def _origin(*numbers: int) -> tuple[int, ...]:
+    """Seed, site, first round and steps, less zeros at the end."""
     origin = list(numbers)
     while origin[-1] == 0 and len(origin) > 2:
         origin.pop()
-    return np.random.SeedSequence(origin, spawn_key=(child,))
+    return tuple(origin)
 
 
 def _kept(observation: Any) -> Any:

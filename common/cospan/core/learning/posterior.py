@@ -10,7 +10,7 @@ All is in the agent's units (`cospan.core.learning.units`) but for what is kept 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -274,6 +274,7 @@ class Moments:
     mean: Float[np.ndarray, "*n d"]
     covariance: Float[np.ndarray, "*n d d"]
     gain: PerAgent
+    _solved: dict[float, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, state: PosteriorState, sums: TransitionSums, units: Units) -> "Moments":
@@ -291,9 +292,11 @@ class Moments:
 
     def ridge_solution(self, steps: float) -> Float[np.ndarray, "*n d"]:
         """The agent's own LSTD with this ridge, in environment steps; ‖φ‖² is 1 on average in these units."""
-        dim = self.mean.shape[-1]
-        system = self.system + (steps / dim) * np.eye(dim)
-        return np.asarray(np.linalg.solve(system, self.rewards[..., None])[..., 0])
+        if steps not in self._solved:  # the first refresh of an agent asks twice for the same
+            dim = self.mean.shape[-1]
+            system = self.system + (steps / dim) * np.eye(dim)
+            self._solved[steps] = np.linalg.solve(system, self.rewards[..., None])[..., 0]
+        return self._solved[steps]
 
 
 def with_noise(
