@@ -20,8 +20,8 @@ help:  ## Show this list
 demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 	@$(BIN)/cospan run microgrids --agents 25 --rounds 730 --seed 1
 
-unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (under two minutes)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/property tests/unit tests/golden
+unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (a minute); `make test` also checks shapes in them
+	@SHAPE_CHECKS=0 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/property tests/unit tests/golden
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*

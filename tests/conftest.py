@@ -1,11 +1,16 @@
 """What every test shares: shapes are checked at run time, and property tests draw the same examples each time.
 
-The hook has to be there before the first import of cospan, so this file imports nothing of it.
+The hook has to be there before the first import of cospan, so this file imports nothing of it. `SHAPE_CHECKS=0`
+leaves it out, as `make unit` does: it takes a quarter of the time. `make test` runs the same tests with it.
 """
 
+import contextlib
 import gc
 import os
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """As `cospan` sets it for its own processes; numpy reads it when it is imported. With more threads than free cores,
@@ -16,7 +21,8 @@ import pytest
 import shape_checks
 from ctrl_c import heed_ctrl_c
 
-shape_checks.install(("cospan.core", "cospan.wire", "cospan.client", "cospan.server"))
+if os.environ.get("SHAPE_CHECKS", "1") != "0":
+    shape_checks.install(("cospan.core", "cospan.wire", "cospan.client", "cospan.server"))
 
 hypothesis.settings.register_profile(
     "cospan",
@@ -56,3 +62,51 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         gc.enable()
+
+
+_HERE = Path(__file__).parent
+_MEASURED = tuple(
+    _HERE / name
+    for name in ("property", "unit/core", "unit/wire", "unit/server", "unit/relay", "unit/client/session")
+)
+"""The tests whose share of lines and branches `make test` looks at: those of what it holds to a share."""
+_WHOLE_RUNS = ("test_simulator", "test_machine_stateful", "test_secure_sums_stateful", "test_relayed_secure_sums")
+"""Tests in these files play so many runs that to measure them takes half a minute, and what they run is measured
+elsewhere."""
+
+
+def _is_measured(path: Path) -> bool:
+    return any(path.is_relative_to(each) for each in _MEASURED) and not path.name.startswith(_WHOLE_RUNS)
+
+
+@contextlib.contextmanager
+def _measured_if(is_measured: bool) -> Iterator[None]:
+    """Without coverage, what runs here, and in threads that begin here, takes half the time.
+
+    The mark `no_cover` of pytest-cov has no effect in the processes of xdist.
+    """
+    if is_measured:
+        yield
+        return
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        threading.settrace(of_threads)  # type: ignore[arg-type]
+        sys.settrace(tracer)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """See `_MEASURED`."""
+    with _measured_if(_is_measured(item.path)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """See `_MEASURED`."""
+    with _measured_if(_is_measured(item.path)):
+        return (yield)

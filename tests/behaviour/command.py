@@ -18,6 +18,8 @@ from cospan.cli import main as entry
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TOY = "toy_workload:workload"
+UNHURRIED = "toy_workload:unhurried"
+"""The same, at thirty rounds a second at most."""
 TINY = ("--agents", "3", "--rounds", "20", "--rank", "1")
 """As few agents as are not warned of."""
 

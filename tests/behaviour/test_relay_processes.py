@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from behaviour.command import TOY, cospan, ended, in_this_process, line_of, result_of, started
+from behaviour.command import TOY, UNHURRIED, cospan, ended, in_this_process, line_of, result_of, started
 from stored import NAME
 
 from cospan.server.storage.reader import read_reports, read_state
@@ -26,7 +26,7 @@ def coordinating(
     folder: Path, *more: str, port: str = "0", session_timeout: str = SESSION_TIMEOUT
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A coordinator of the run in `folder`/run, and its address."""
-    said = ("coordinator", "--workload", TOY, *SIZE, "--run-folder", "run", "--port", port, "--json", *more)
+    said = ("coordinator", "--workload", UNHURRIED, *SIZE, "--run-folder", "run", "--port", port, "--json", *more)
     said += ("--session-timeout-seconds", session_timeout)
     with started(*said, cwd=folder) as process:
         yield process, json.loads(line_of(process, '"listening"'))["address"]
@@ -44,7 +44,7 @@ def relaying(folder: Path, upstream: str, port: str = "0") -> Iterator[tuple[sub
 def agents(folder: Path, address: str, ids: str) -> Iterator[list[subprocess.Popen[str]]]:
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(started("agent", TOY, "--id", name, "--coordinator", address, cwd=folder))
+            stack.enter_context(started("agent", UNHURRIED, "--id", name, "--coordinator", address, cwd=folder))
             for name in ids
         ]
 
@@ -74,16 +74,16 @@ def run_behind_two_relays(folder: Path, *options: str) -> None:
             assert ended(process)[0] == 0
 
 
-def run_with_a_killed_relay(folder: Path, *options: str) -> None:
+def run_with_a_killed_relay(folder: Path, rounds: int, *options: str) -> None:
     """A run of three agents beside a relay of three, which is killed and started again, to its end."""
     with (
-        coordinating(folder, *options) as (coordinator, address),
+        coordinating(folder, "--rounds", str(rounds), *options) as (coordinator, address),
         agents(folder, address, "345") as beside,
         contextlib.ExitStack() as stack,
     ):
         relay, low = stack.enter_context(relaying(folder, address))
         behind = stack.enter_context(agents(folder, low, "012"))
-        rounds_said(coordinator, 2)
+        assert rounds_said(coordinator, 1) < rounds
         relay.kill()
         relay.wait()
         again, _ = stack.enter_context(relaying(folder, address, port_of(low)))
@@ -124,15 +124,15 @@ def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_
 
 
 def test_a_relay_that_is_killed_and_started_again_goes_on_and_nobody_is_given_up(tmp_path: Path) -> None:
-    run_with_a_killed_relay(tmp_path, "--rounds", "1000")
+    run_with_a_killed_relay(tmp_path, 120)
     reports = list(read_reports(tmp_path / "run" / NAME))
-    assert [report.closed_round for report in reports] == list(range(1000))
+    assert [report.closed_round for report in reports] == list(range(120))
     assert {report.contributors for report in reports} == {6}
     assert read_state(tmp_path / "run" / NAME, check=True).finish_cause == "rounds-reached"
 
 
 def test_a_coordinator_that_is_killed_behind_relays_goes_on_and_no_round_is_lost(tmp_path: Path) -> None:
-    rounds = ("--rounds", "1000")
+    rounds = ("--rounds", "120")
     with contextlib.ExitStack() as stack:
         coordinator, address = stack.enter_context(coordinating(tmp_path, *rounds))
         first, low = stack.enter_context(relaying(tmp_path, address))
@@ -146,9 +146,9 @@ def test_a_coordinator_that_is_killed_behind_relays_goes_on_and_no_round_is_lost
         for process in (*left, *right, first, second, again):
             assert ended(process)[0] == 0
     state = read_state(tmp_path / "run" / NAME, check=True)
-    assert (state.rounds, state.finish_cause, state.incarnation) == (1000, "rounds-reached", 2)
+    assert (state.rounds, state.finish_cause, state.incarnation) == (120, "rounds-reached", 2)
     reports = list(read_reports(tmp_path / "run" / NAME))
-    assert [report.closed_round for report in reports] == list(range(1000))
+    assert [report.closed_round for report in reports] == list(range(120))
     assert {report.contributors for report in reports} == {6}
     code, _, _ = cospan("run", TOY, *SIZE, *rounds, "--in-process", "--output", "whole", "--quiet", cwd=tmp_path)
     assert code == 0

@@ -208,6 +208,15 @@ def leisurely(index: int, seed: int) -> Site:
     return make_site(index, seed, lambda step: time.sleep(0.02))
 
 
+def _wait_once_a_round(step: int) -> None:
+    if step % workload.steps_per_round == 0:
+        time.sleep(0.03)
+
+
+unhurried = replace(workload, make_site=lambda index, seed: make_site(index, seed, _wait_once_a_round))
+"""`workload`, with so much time in a round that few rounds are enough to be killed in the middle of."""
+
+
 def ends_the_process(index: int, seed: int) -> Site:
     def at_step(step: int) -> None:
         if step == SIGNAL_STEP:

@@ -104,3 +104,58 @@ def test_a_relay_that_joins_a_replay_again_with_other_agents_may_change_what_was
         (Fault(0.463, Kind.TAKEN_BACK, 14, 0.167), Fault(20.0, Kind.REPEAT, 0, 0.0)),
     )
     assert play(plan).violation == ""
+
+
+def test_a_join_that_voids_its_round_keeps_no_member_that_has_departed() -> None:
+    """It stayed for a sum on its way, in which another member came back with other agents: there was none then."""
+    plan = Plan(
+        11001587,
+        Settings(
+            processes=(2, 2, 2, 1, 2, 3),
+            min_cohort=5,
+            relayed=3,
+            rounds=15,
+            inflight_rounds=4,
+            learn_seconds=0.1,
+            network_seconds=0.1,
+            disk_seconds=0.001,
+        ),
+        (
+            Fault(4.965, Kind.COORDINATOR_CLOCK, 88, 0.485),
+            Fault(5.079, Kind.AGENT_LEAVE, 90, 0.766),
+            Fault(5.191, Kind.AGENT_MOVED, 81, 0.317),
+            Fault(5.781, Kind.COORDINATOR_POWER, 57, 0.666),
+            Fault(5.928, Kind.AGENT_REPLACED, 8, 0.903),
+            Fault(15.488, Kind.AGENT_LEAVE, 25, 0.953),
+            Fault(15.771, Kind.AGENT_MOVED, 10, 0.658),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_run_whose_fleet_has_joined_begins_though_a_stream_is_broken_when_its_time_is_over() -> None:
+    """The duty wanted all to be connected; the run would have ended, and its agents had come."""
+    plan = Plan(
+        20002739,
+        Settings(compute_seconds=0.05, disk_seconds=0.5, late_seconds=59.531),
+        (
+            Fault(0.224, Kind.COORDINATOR_CLOCK, 88, 0.715),
+            Fault(0.392, Kind.COORDINATOR_CLOCK, 95, 0.464),
+            Fault(2.234, Kind.COORDINATOR_CLOCK, 93, 0.778),
+            Fault(6.006, Kind.COORDINATOR_CLOCK, 73, 0.676),
+            Fault(8.356, Kind.COORDINATOR_CLOCK, 90, 0.789),
+            Fault(10.688, Kind.COORDINATOR_CLOCK, 41, 0.295),
+            Fault(11.509, Kind.AGENT_REPLACED, 34, 0.32),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_relay_that_left_after_a_sum_of_some_agents_and_returns_with_all_waits_for_the_next_round() -> None:
+    """Its leave was lost, and its join was taken for a second one: it was awaited, and its sum was refused."""
+    plan = Plan(
+        20003106,
+        Settings(relayed=2, network_seconds=0.1, disk_seconds=0.05),
+        (Fault(1.808, Kind.RELAY_REPEATS, 36, 0.909), Fault(1.816, Kind.RELAY_REPEATS, 42, 0.374)),
+    )
+    assert play(plan).violation == ""

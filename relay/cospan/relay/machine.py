@@ -402,16 +402,19 @@ def _update_members(state: RelayState, now: float) -> Outcome:
     offered = offered_below(fleet, last)
     if offered.offer is last.offer:
         return replace(state, offered=offered, asking_at=None), ()
-    wanted = tuple(sorted(agent for member in offered.offer.members for agent in member.agent_ids))
+    wanted = offered.agent_ids
     if not set(wanted) < set(state.names) and not fleet.open_round.void_cause:
         due = _due(state, wanted, now)
         if now < due:
             return replace(state, asking_at=due), ()
-    staying = (member for member in offered.offer.members if member in last.members)
-    confirmed = state.confirmed.intersection(agent for member in staying for agent in member.agent_ids)
-    if not fleet.open_round.counted.names <= set(wanted):  # the join voids the round, and so there is no sum
+    if not fleet.open_round.counted.names <= set(wanted):
+        # The join voids the round: there is no sum, and so none in which a departed member stays.
         none = fleet.open_round.evolve(counted=EMPTY_SET, contributions=PersistentMap(), void_cause=_REGROUPED)
         fleet = fleet.evolve(open_round=none)
+        offered = offered_below(fleet, last)
+        wanted = offered.agent_ids
+    staying = (member for member in offered.offer.members if member in last.members)
+    confirmed = state.confirmed.intersection(agent for member in staying for agent in member.agent_ids)
     state = replace(state, fleet=fleet, names=wanted, confirmed=confirmed, asking_at=None, offered=offered)
     return state, (HostAgents(wanted, fleet.specification.feature_fingerprint, offered.offer),)
 

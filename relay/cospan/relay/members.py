@@ -34,6 +34,11 @@ class Offered:
     seen: Offers | None = None
     members: frozenset[Member] = frozenset()
 
+    @property
+    def agent_ids(self) -> tuple[str, ...]:
+        """The agents of all members, sorted."""
+        return tuple(sorted(agent for member in self.offer.members for agent in member.agent_ids))
+
 
 def offered_below(fleet: CoordinatorState, last: Offered) -> Offered:
     """The members that the relay is to join with.

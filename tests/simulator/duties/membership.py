@@ -71,10 +71,15 @@ def check_refusal(sessions: Iterable[Session], message: AgentMessage, error: Rem
 
 
 def _own_session(state: CoordinatorState, join: Join) -> Session | None:
-    """The session that a process has already: it shows its token, or has not received the answer to a join."""
+    """The session that a process has already: it shows its token, or has not received the answer to a join.
+
+    If a part of its agents counts in the open round, it had that answer, and does not know of this sum any more.
+    """
     if join.resumption is not None:
         return state.members.sessions.get(join.resumption.session_token)
-    sessions = state.members.sessions.values()
+    sessions, current = state.members.sessions.values(), state.open_round
+    if not current.awaited.isdisjoint(join.agent_ids) and not current.counted.isdisjoint(join.agent_ids):
+        return None
     same = (each for each in sessions if (each.instance_id, each.agent_ids) == (join.instance_id, join.agent_ids))
     return next((each for each in same if _has_same_keys(state, each, join)), None)
 

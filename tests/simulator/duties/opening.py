@@ -13,6 +13,8 @@ from simulator.duties.secure_sums import cohort
 
 RETURN_SECONDS = 18.0
 """For agents to come back after a restart; longer than a round here, so that it shows which of them is meant."""
+START_SECONDS = 60.0
+"""For the fleet to come at the start of a run."""
 _ROUNDING_SECONDS = 1e-6
 
 
@@ -106,7 +108,7 @@ class Opening:
     def _check_first(self, state: CoordinatorState, now: float) -> None:
         connected = connected_agents(state)
         if not self._stored:
-            assert self._is_ready(state), "a run starts without its agents"
+            assert self._is_ready(state) or self._has_joined(state, now), "a run starts without its agents"
             self._check_round(state, replays=False)
             return
         waited = now - self._started >= RETURN_SECONDS - _ROUNDING_SECONDS
@@ -117,6 +119,15 @@ class Opening:
         most = state.round + state.config.max_inflight_rounds
         self._replays_until = max(min(self._newest_told + 1, most), state.round + 1)
         self._check_round(state, replays=self._is_complete(state))
+
+    def _has_joined(self, state: CoordinatorState, now: float) -> bool:
+        """Whether all have joined when the time for that is over, though the stream of one may be broken just then.
+
+        The first round awaits it as a later one would. The alternative is the end of a run whose fleet has come.
+        """
+        spec, late = state.specification, now - self._started >= START_SECONDS - _ROUNDING_SECONDS
+        members = cohort(state, self._offers, connected_agents(state)) if spec.secure_sums else spec.min_cohort
+        return late and len(state.members.hosts) >= spec.agents and members >= spec.min_cohort
 
     def _is_complete(self, state: CoordinatorState) -> bool:
         """Whether a round can be repeated: no agent is missing that took part in the last stored one."""

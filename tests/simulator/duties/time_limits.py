@@ -13,10 +13,9 @@ from cospan.core.run_fields import Participation
 from cospan.server.machine import events, next_deadline
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
-from simulator.duties.opening import RETURN_SECONDS, required_gradients
+from simulator.duties.opening import RETURN_SECONDS, START_SECONDS, required_gradients
 
 ROUND_TIMEOUT, FIRST_GRADIENT_SECONDS = 15.0, 30.0
-START_SECONDS = 60.0
 _HEARD_WITHIN_SECONDS = 0.01
 """Messages closer together than this may count as one."""
 _ROUNDING_SECONDS = 1e-6

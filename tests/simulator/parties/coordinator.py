@@ -14,8 +14,8 @@ from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire.messages import GradientUpload, Stamp
 from simulator import toy
 from simulator.duties.counting import check_refused_gradient
-from simulator.duties.opening import RETURN_SECONDS
-from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS, START_SECONDS
+from simulator.duties.opening import RETURN_SECONDS, START_SECONDS
+from simulator.duties.time_limits import FIRST_GRADIENT_SECONDS
 from simulator.parties.disk import SimulatedDisk, SimulatedWriteQueue
 from simulator.parties.listener import Listener
 from simulator.parties.processes import Process, Timeline

@@ -24,6 +24,8 @@ AHEAD_BLOCKS = 1
 """Blocks after its own that a plan looks ahead; what is left then has no value."""
 _MOST_ROWS = 40_000
 """Candidates that are valued at once."""
+_MOST_KEPT = 2**22
+"""Candidates whose consequences are kept from block to block: 96 MiB of them."""
 _RANGE_MOMENTS = 48
 """Observed moments that `reachable_range` begins from, about."""
 
@@ -52,11 +54,12 @@ class Plan:
 
     def features(self, policy: GreedyPolicy) -> Float[np.ndarray, "m k d"]:
         """φ of the afterstates."""
-        moments, levels = self.returns.shape
-        flat = self.afterstates.reshape(moments * levels, -1)
-        return checked_features(policy.features, flat, f"the plan of site {policy.index}").reshape(
-            moments, levels, -1
-        )
+        flat = self.afterstates.reshape(self.returns.size, -1)
+        found = np.empty((len(flat), policy.features.dim))
+        for first in range(0, len(flat), _MOST_ROWS):
+            part = slice(first, first + _MOST_ROWS)
+            found[part] = checked_features(policy.features, flat[part], f"the plan of site {policy.index}")
+        return found.reshape(*self.returns.shape, -1)
 
 
 def controlled_axis(policy: GreedyPolicy, observations: Float[np.ndarray, "t o"]) -> int | None:
@@ -132,59 +135,99 @@ def plan(
     horizon = block * (1 + AHEAD_BLOCKS)
     segments = max(0, (len(observations) - 1 - horizon) // block + 1)
     starts = len(observations) - 1 - horizon - block * np.arange(segments)[::-1]
-    following = np.zeros((segments, LEVELS))
     returns = np.zeros((segments, block, LEVELS))
-    for step in range(horizon, 0, -1):
-        following = _decided_best(policy, observations[starts + step], axis, levels, following)
-        if step <= block:
-            returns[:, step - 1] = following
+    rows = LEVELS * (len(policy.actions) + 1)
+    at_once = max(1, min(_MOST_ROWS // rows, _MOST_KEPT // (rows * block) - AHEAD_BLOCKS))
+    for first in range(0, segments, at_once):
+        part = slice(first, first + at_once)
+        returns[part] = _returns(policy, observations, axis, levels, (starts[part], block))
     moments = (starts[:, None] + np.arange(block)).reshape(-1)
     afterstates = np.repeat(observations[moments][:, None], LEVELS, axis=1)
     afterstates[:, :, axis] = levels
     return Plan(afterstates, returns.reshape(-1, LEVELS))
 
 
-def _decided_best(
+def _returns(
     policy: GreedyPolicy,
-    seen: Float[np.ndarray, "n o"],
+    observations: Float[np.ndarray, "t o"],
     axis: int,
     levels: Float[np.ndarray, " k"],
-    following: Float[np.ndarray, "n k"],
-) -> Float[np.ndarray, "n k"]:
-    """The best sum of the step's reward and of what follows, from each level, of n segments.
+    segments: tuple[Int[np.ndarray, " n"], int],
+) -> Float[np.ndarray, "n b k"]:
+    """Of the moments of some segments, which follow one another; `segments`: where they start, and the block."""
+    starts, block = segments
+    number = len(starts)
+    # A block is looked ahead to by the segment before its own, so what its actions bring is computed once.
+    every = np.concatenate([starts, starts[-1] + block * np.arange(1, 1 + AHEAD_BLOCKS)])
 
-    Args:
-        following: what the afterstates with these levels bring.
+    def brought(places: slice, step: int) -> _Brought:
+        return _Brought.of(policy, observations[every[places] + step], axis, levels)
+
+    size = len(every) * block * len(levels) * (len(policy.actions) + 1)
+    kept = [brought(slice(None), step) for step in range(1, block + 1)] if size <= _MOST_KEPT else None
+    following = np.zeros((number, len(levels)))
+    returns = np.zeros((number, block, len(levels)))
+    for ahead in range(AHEAD_BLOCKS, -1, -1):
+        part = slice(ahead, ahead + number)
+        for step in range(block, 0, -1):
+            one = brought(part, step) if kept is None else kept[step - 1].taken(part)
+            following = one.best(following)
+            if not ahead:
+                returns[:, step - 1] = following
+    return returns
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Brought:
+    """What a step brings in n observations by each action from each level, whatever follows it.
+
+    Attributes:
+        rewards: of the step.
+        lower: the level at or below which it ends.
+        share: of the way from there to the next level.
     """
-    decisions = policy.decisions
-    assert decisions.afterstates is not None
-    assert decisions.step_rewards is not None
-    best = np.empty(following.shape)
-    number = len(policy.actions) + (decisions.rule is not None)
-    at_once = max(1, _MOST_ROWS // (len(levels) * number))
-    for first in range(0, len(seen), at_once):
-        part = slice(first, first + at_once)
-        standing = np.repeat(seen[part], len(levels), axis=0)
-        standing[:, axis] = np.tile(levels, len(seen[part]))
-        repeated = np.repeat(standing, number, axis=0)
-        actions = policy.candidates(standing).reshape(len(repeated), *policy.actions.shape[1:])
-        rewards = np.asarray(decisions.step_rewards(repeated, actions))
-        reached = np.asarray(decisions.afterstates(repeated, actions))[:, axis].reshape(len(seen[part]), -1)
-        ahead = _between(following[part], levels, reached)
-        totals = rewards.reshape(ahead.shape) + ahead
-        best[part] = totals.reshape(-1, len(levels), number).max(axis=2)
-    return best
 
+    rewards: Float[np.ndarray, "n c"]
+    lower: Int[np.ndarray, "n c"]
+    share: Float[np.ndarray, "n c"]
 
-def _between(
-    values: Float[np.ndarray, "n k"], levels: Float[np.ndarray, " k"], places: Float[np.ndarray, "n m"]
-) -> Float[np.ndarray, "n m"]:
-    """Linear interpolation in each row; beyond the levels, the values at their ends."""
-    steps = np.clip((places - levels[0]) / (levels[1] - levels[0]), 0.0, len(levels) - 1.0)
-    lower = np.minimum(steps.astype(np.intp), len(levels) - 2)
-    share = steps - lower
-    below, above = np.take_along_axis(values, lower, axis=1), np.take_along_axis(values, lower + 1, axis=1)
-    return np.asarray(below + share * (above - below))
+    @classmethod
+    def of(
+        cls,
+        policy: GreedyPolicy,
+        seen: Float[np.ndarray, "n o"],
+        axis: int,
+        levels: Float[np.ndarray, " k"],
+    ) -> "_Brought":
+        """With the candidates of each level in turn; beyond the levels it ends at the first or the last."""
+        decisions = policy.decisions
+        assert decisions.afterstates is not None
+        assert decisions.step_rewards is not None
+        standing = np.repeat(seen, len(levels), axis=0)
+        standing[:, axis] = np.tile(levels, len(seen))
+        candidates = policy.candidates(standing)
+        repeated = np.repeat(standing, candidates.shape[1], axis=0)
+        actions = candidates.reshape(len(repeated), *policy.actions.shape[1:])
+        rewards = np.asarray(decisions.step_rewards(repeated, actions)).reshape(len(seen), -1)
+        reached = np.asarray(decisions.afterstates(repeated, actions))[:, axis].reshape(len(seen), -1)
+        steps = np.clip((reached - levels[0]) / (levels[1] - levels[0]), 0.0, len(levels) - 1.0)
+        lower = np.minimum(steps.astype(np.intp), len(levels) - 2)
+        return cls(rewards, lower, steps - lower)
+
+    def taken(self, part: slice) -> "_Brought":
+        """Some of its observations."""
+        return _Brought(self.rewards[part], self.lower[part], self.share[part])
+
+    def best(self, following: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+        """The best sum of the reward and of what follows, from each level.
+
+        Args:
+            following: what the afterstates with the levels bring; between levels it is interpolated.
+        """
+        below = np.take_along_axis(following, self.lower, axis=1)
+        above = np.take_along_axis(following, self.lower + 1, axis=1)
+        totals = self.rewards + (below + self.share * (above - below))
+        return np.asarray(totals.reshape(*following.shape, -1).max(axis=2))
 
 
 def planned_over(policy: GreedyPolicy, observations: Float[np.ndarray, "t o"], block: int) -> Plan | None:

@@ -145,7 +145,7 @@ class GreedyPolicy:
             return known
         if len(self._places) >= _MOST_PLACES:
             self._places.clear()
-        found = int(self._best(self._valued(np.array([state]), self.caution)[1])[0])
+        found = int(self._best(self._scored(np.array([state]))[1])[0])
         self._places[state] = found
         return found
 
@@ -166,7 +166,7 @@ class GreedyPolicy:
         chosen = np.full(len(seen), -1)
         candidates = np.broadcast_to(self.actions, (len(seen), *self.actions.shape))
         if self.weights is not None:
-            candidates, scores, _ = self._valued(seen, self.caution)
+            candidates, scores = self._scored(seen)
             chosen = self._best(scores)
         undecided = np.flatnonzero(chosen < 0)
         drawing = self._own if generator is None else generator
@@ -183,7 +183,7 @@ class GreedyPolicy:
         seen = np.asarray(observations)
         if self.decisions.rule is not None or self.weights is None:
             return np.full(len(seen), self.decisions.rule is None)
-        return np.asarray(self._best(self._valued(seen, self.caution)[1]) < 0)
+        return np.asarray(self._best(self._scored(seen)[1]) < 0)
 
     def explored(self, observation: Any, share: float, generator: np.random.Generator) -> Any:
         """The action in one observation, and in this share of the steps any of the actions, drawn uniformly."""
@@ -201,8 +201,8 @@ class GreedyPolicy:
         if self.weights is None:
             raise InvalidValueError("this is the given policy; it has no values to explain its actions by")
         seen = np.asarray(observation)[None]
-        candidates, scores, deviations = self._valued(seen, self.caution)
-        advantages = self._valued(seen, 0.0)[1][0]
+        candidates, advantages, phi = self._valued(seen)
+        scores, deviations = self._less_caution(advantages, phi), self._deviations(phi)
         half = NormalDist().inv_cdf((1.0 + INTERVAL) / 2.0) * deviations[0]
         if self.root is None:
             half = np.full(len(half), math.nan)
@@ -216,7 +216,7 @@ class GreedyPolicy:
                 chosen=place == taken,
                 is_rule=has_rule and place == 0,
             )
-            for place, (action, advantage, width) in enumerate(zip(candidates[0], advantages, half, strict=True))
+            for place, (action, advantage, width) in enumerate(zip(candidates[0], advantages[0], half, strict=True))
         ]
         return tuple(sorted(found, key=lambda each: -each.advantage))
 
@@ -234,10 +234,21 @@ class GreedyPolicy:
             return np.asarray(after(observations, actions))
         return list(zip(observations, actions, strict=True))
 
-    def _valued(
-        self, seen: np.ndarray, caution: float
-    ) -> tuple[np.ndarray, Float[np.ndarray, "m a"], Float[np.ndarray, "m a"]]:
-        """The candidates of each observation, the rule's first; advantage − κ · deviation; and the deviations.
+    def _scored(self, seen: np.ndarray) -> tuple[np.ndarray, Float[np.ndarray, "m a"]]:
+        """The candidates of each observation, the rule's first, and advantage − κ · deviation of each."""
+        candidates, advantages, phi = self._valued(seen)
+        return candidates, self._less_caution(advantages, phi)
+
+    def _less_caution(
+        self, advantages: Float[np.ndarray, "m a"], phi: Float[np.ndarray, "m a d"]
+    ) -> Float[np.ndarray, "m a"]:
+        """Advantage − κ · deviation."""
+        if not self.caution:  # deviations take longer than all else
+            return advantages
+        return np.asarray(advantages - self.caution * self._deviations(phi))
+
+    def _valued(self, seen: np.ndarray) -> tuple[np.ndarray, Float[np.ndarray, "m a"], Float[np.ndarray, "m a d"]]:
+        """The candidates of each observation, the rule's first; their advantages; and φ.
 
         An advantage over the mean action that only rounding makes is zero.
         """
@@ -257,15 +268,15 @@ class GreedyPolicy:
                 f"step_rewards of site {self.index} gave a reward that is not finite; each must be a number"
             )
         phi = phi.reshape(rows, number, -1)
-        if rule is not None:
-            advantages, middle = values - values[:, :1], phi[:, :1]
-        else:
-            advantages, middle = _over_the_mean(values), phi.mean(axis=1, keepdims=True)
-        deviations = np.zeros(values.shape)
-        if self.root is not None:
-            spread = (phi - middle) @ self.root
-            deviations = np.sqrt(np.einsum("mad,mad->ma", spread, spread))
-        return candidates, advantages - caution * deviations, deviations
+        return candidates, values - values[:, :1] if rule is not None else _over_the_mean(values), phi
+
+    def _deviations(self, phi: Float[np.ndarray, "m a d"]) -> Float[np.ndarray, "m a"]:
+        """Standard deviations of the advantages; zero where those of the weights are not known."""
+        if self.root is None:
+            return np.zeros(phi.shape[:2])
+        middle = phi[:, :1] if self.decisions.rule is not None else phi.mean(axis=1, keepdims=True)
+        turned = (phi - middle) @ self.root
+        return np.asarray(np.sqrt(np.einsum("mad,mad->ma", turned, turned)))
 
     def _best(self, scores: Float[np.ndarray, "m a"]) -> Int[np.ndarray, " m"]:
         """The place of the best candidate of each observation; −1 where the policy draws."""

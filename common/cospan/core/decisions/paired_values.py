@@ -1,5 +1,7 @@
 """Value weights from returns of the same moment: what chance did then is no noise of their difference."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 
@@ -10,6 +12,55 @@ OWN_SHARE = 0.03
 
 Values = tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]
 """Weights z, and F with Cov z = F Fᵀ."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PairedMoments:
+    """What the returns of an agent's plans tell of its weights, whatever the prior.
+
+    Attributes:
+        information: A = Σ φ̃ φ̃ᵀ.
+        moment: b = Σ φ̃ g̃.
+        own: the precision that stands for a prior of an agent alone.
+        noise: s².
+    """
+
+    information: Float[np.ndarray, "d d"]
+    moment: Float[np.ndarray, " d"]
+    own: Float[np.ndarray, "d d"]
+    noise: float
+
+    @classmethod
+    def of(
+        cls, features: Float[np.ndarray, "m k d"], returns: Float[np.ndarray, "m k"], block: int
+    ) -> "PairedMoments":
+        """See `paired_values`.
+
+        Raises:
+            ValueError: there is no moment, or the block is not 1 or more.
+        """
+        moments, levels, dim = features.shape
+        if not moments or block < 1:
+            raise ValueError(f"{moments} moments in blocks of {block}: there must be one of each")
+        rows = (features - features.mean(axis=1, keepdims=True)).reshape(moments * levels, dim)
+        answers = (returns - returns.mean(axis=1, keepdims=True)).reshape(moments * levels)
+        information, moment = rows.T @ rows, rows.T @ answers
+        size = float(np.trace(information)) / dim
+        own = (OWN_RIDGE * size + np.finfo(float).tiny) * np.eye(dim)
+        errors = answers - rows @ np.linalg.solve(information + own, moment)
+        rows *= errors[:, None]
+        weighted = rows.reshape(moments, levels, dim).sum(axis=1)
+        blocks = np.add.reduceat(weighted, np.arange(0, moments, block), axis=0)
+        noise = float(np.sum(blocks**2)) / max(size * dim, np.finfo(float).tiny)
+        return cls(information, moment, own, noise)
+
+    def values(self, prior_covariance: Float[np.ndarray, "d d"] | None = None) -> Values:
+        """See `paired_values`."""
+        precision = self.own if prior_covariance is None else self.noise * np.linalg.inv(prior_covariance)
+        eigenvalues, vectors = np.linalg.eigh(self.information + (precision + precision.T) / 2.0)
+        eigenvalues = np.maximum(eigenvalues, 1e-9 * max(float(eigenvalues[-1]), np.finfo(float).tiny))
+        weights = (vectors / eigenvalues) @ (vectors.T @ self.moment)
+        return np.asarray(weights), np.asarray(np.sqrt(self.noise) * vectors / np.sqrt(eigenvalues))
 
 
 def paired_values(
@@ -35,23 +86,7 @@ def paired_values(
     Raises:
         ValueError: there is no moment, or the block is not 1 or more.
     """
-    moments, levels, dim = features.shape
-    if not moments or block < 1:
-        raise ValueError(f"{moments} moments in blocks of {block}: there must be one of each")
-    rows = (features - features.mean(axis=1, keepdims=True)).reshape(moments * levels, dim)
-    answers = (returns - returns.mean(axis=1, keepdims=True)).reshape(moments * levels)
-    information, moment = rows.T @ rows, rows.T @ answers
-    size = float(np.trace(information)) / dim
-    own = (OWN_RIDGE * size + np.finfo(float).tiny) * np.eye(dim)
-    errors = answers - rows @ np.linalg.solve(information + own, moment)
-    weighted = (rows * errors[:, None]).reshape(moments, levels, dim).sum(axis=1)
-    blocks = np.add.reduceat(weighted, np.arange(0, moments, block), axis=0)
-    noise = float(np.sum(blocks**2)) / max(size * dim, np.finfo(float).tiny)
-    precision = own if prior_covariance is None else noise * np.linalg.inv(prior_covariance)
-    eigenvalues, vectors = np.linalg.eigh(information + (precision + precision.T) / 2.0)
-    eigenvalues = np.maximum(eigenvalues, 1e-9 * max(float(eigenvalues[-1]), np.finfo(float).tiny))
-    weights = (vectors / eigenvalues) @ (vectors.T @ moment)
-    return np.asarray(weights), np.asarray(np.sqrt(noise) * vectors / np.sqrt(eigenvalues))
+    return PairedMoments.of(features, returns, block).values(prior_covariance)
 
 
 def prior_of_fleet(

@@ -13,7 +13,7 @@ from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.decisions.trials import replayed_gains
 from cospan.client.workloads import microgrids
 from cospan.client.workloads.models.microgrids import HOURS, load_site
-from cospan.core.decisions.paired_values import paired_values
+from cospan.core.decisions.paired_values import PairedMoments
 from cospan.core.learning.learner_state import Trajectory
 from cospan.experiments.decisions.plan_rounds import differences
 from cospan.experiments.decisions.policy_tests import microgrid_cost
@@ -41,6 +41,7 @@ class _Grid:
     """One microgrid: what it observed, and which policy each method holds."""
 
     given: GreedyPolicy
+    mean_load: float
     log: StepLog
     plan: Plan | None
     costs: dict[int, float]
@@ -55,7 +56,7 @@ class _Grid:
         log = StepLog(list(_observed(index, days, generator)))
         made = planned_over(given, np.stack(log.observations), HOURS)
         methods = (GIVEN, *GATED, *GATED.values())
-        return cls(given, log, made, {}, dict.fromkeys(methods, given), generator)
+        return cls(given, load_site(index)[0].mean_load, log, made, {}, dict.fromkeys(methods, given), generator)
 
     def first(self, days: int) -> StepLog:
         """The log of the first days."""
@@ -68,7 +69,7 @@ class _Grid:
         # Blocks of plans end with the log, and each looks ahead from its last moment.
         behind = (len(self.log.observations) - days * HOURS + HOURS - 1) // HOURS * HOURS
         known = len(self.plan.returns) - behind
-        return self.plan.taken(np.arange(known)) if known > 0 else None
+        return Plan(self.plan.afterstates[:known], self.plan.returns[:known]) if known > 0 else None
 
     def decided(self, method: str, new: GreedyPolicy, days: int, trial: int) -> None:
         """The trial of a new policy on the days after these."""
@@ -86,7 +87,7 @@ class _Grid:
                     policy.index, each, TEST_SEED + seed, chains=TEST_CHAINS, days=TEST_DAYS
                 )
         cost = self.costs[id(policy)]
-        return cost / self.costs[id(self.given)], cost * load_site(policy.index)[0].mean_load
+        return cost / self.costs[id(self.given)], cost * self.mean_load
 
 
 def _observed(index: int, days: int, generator: np.random.Generator) -> Float[np.ndarray, "t 5"]:
@@ -124,9 +125,10 @@ def microgrids_improved(seed: int, agents: int, schedule: Schedule) -> Iterator[
         for grid, made, state in zip(grids, plans, fleet.states, strict=True):
             if made is None:
                 continue
-            features, prior = made.features(grid.given), prior_of_plans(state, prior_of(fleet))
+            prior = prior_of_plans(state, prior_of(fleet))
+            moments = PairedMoments.of(made.features(grid.given), made.returns, block)
             for method in GATED:
-                values = paired_values(features, made.returns, block, prior if method == JOINT else None)
+                values = moments.values(prior if method == JOINT else None)
                 kept.append(grid.given.learnt(*values, PLANNED_CAUTION))
                 grid.decided(method, kept[-1], days, plan_of.trial)
         # Measuring takes longer than learning.

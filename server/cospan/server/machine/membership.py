@@ -182,7 +182,8 @@ def _resumable_session(state: CoordinatorState, join: Join, offer: Offer | None)
     """The session that the join resumes; None if it needs a new one.
 
     A process that joins twice under one instance id has not received the first answer: that is one join. With
-    another key it is another member of secure sums, and so another session.
+    another key it is another member of secure sums, and so another session. So is a relay that has left after a sum
+    over some of these agents, and whose leave was lost: it has no sum over the others alone.
     """
     members = state.members
     if join.resumption is not None:
@@ -199,8 +200,15 @@ def _resumable_session(state: CoordinatorState, join: Join, offer: Offer | None)
         if token is not None:
             session = members.sessions[token]
             same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
-            return session if same and _has_same_keys(state, token, offer) else None
+            one_join = same and _has_same_keys(state, token, offer) and not _has_counted_in_part(state, session)
+            return session if one_join else None
     return None
+
+
+def _has_counted_in_part(state: CoordinatorState, session: Session) -> bool:
+    """Whether some agents of a session have counted in the open round, and it awaits others of them."""
+    current, agents = state.open_round, session.agent_ids
+    return not current.awaited.isdisjoint(agents) and not current.counted.isdisjoint(agents)
 
 
 def _has_same_keys(state: CoordinatorState, token: str, offer: Offer | None) -> bool:

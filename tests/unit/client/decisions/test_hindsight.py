@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from stores import CAPACITY, STOCK, Store, observed, rewarded, stocked
 
+from cospan.client.decisions import hindsight
 from cospan.client.decisions.hindsight import LEVELS, controlled_axis, plan, planned_over, reachable_range
 
 PRICES = [1.0, 3.0, 1.0, 1.0, 3.0, 3.0, 1.0, 3.0, 1.0]
@@ -45,6 +46,15 @@ def test_a_later_plan_of_the_same_steps_is_the_same() -> None:
     np.testing.assert_array_equal(whole.returns[:-3], earlier.returns)
     joined = earlier.joined_with(whole.taken(np.arange(len(whole.returns) - 3, len(whole.returns))))
     np.testing.assert_array_equal(joined.returns, whole.returns)
+
+
+@pytest.mark.parametrize("kept", [2**22, 0])
+def test_what_is_computed_at_once_changes_no_bit(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, seen = Store().policy(), observed(PRICES * 4)
+    whole = plan(policy, seen, STOCK, (0.0, CAPACITY), 3)
+    monkeypatch.setattr(hindsight, "_MOST_ROWS", 60)  # two segments
+    monkeypatch.setattr(hindsight, "_MOST_KEPT", kept)
+    np.testing.assert_array_equal(plan(policy, seen, STOCK, (0.0, CAPACITY), 3).returns, whole.returns)
 
 
 def test_the_number_that_actions_change_is_found() -> None:

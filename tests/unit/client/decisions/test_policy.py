@@ -53,6 +53,15 @@ def test_the_chosen_action_has_the_largest_value_where_nothing_is_uncertain() ->
         assert values.max() == pytest.approx(values[np.abs(policy.actions - taken.action).argmin()])
 
 
+def test_without_caution_the_error_bars_play_no_part() -> None:
+    seen, policy = observations(), microgrid()
+    unknown = replace(policy, root=np.full((policy.features.dim,) * 2, np.nan), caution=0.0)
+    np.testing.assert_array_equal(unknown.batch(seen), replace(policy, root=None).batch(seen))
+    assert [each.chosen for each in unknown.explain(seen[0])] == [
+        each.chosen for each in replace(policy, caution=0.0).explain(seen[0])
+    ]
+
+
 def test_within_the_error_bars_the_rule_is_kept() -> None:
     seen, policy = observations(), microgrid()
     rule = policy.decisions.rule

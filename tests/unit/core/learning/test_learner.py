@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 import pytest
@@ -218,6 +219,7 @@ def test_the_implicit_step_at_the_end_of_a_round() -> None:
     )
 
 
+@pytest.mark.skipif(os.environ.get("SHAPE_CHECKS") == "0", reason="`make unit` leaves the checks of shapes out")
 @pytest.mark.parametrize(("features", "rewards"), [((L + 1, D), (L, 1)), ((L + 1,), (L,))])
 def test_shapes_are_checked_at_run_time_in_tests(features: tuple[int, ...], rewards: tuple[int, ...]) -> None:
     """That the hook of conftest.py works, and would notice a transposed or flattened array."""

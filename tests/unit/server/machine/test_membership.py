@@ -371,6 +371,19 @@ def test_a_group_that_has_sent_a_part_comes_back_to_the_open_round() -> None:
     assert run.welcome().first_round == 0
 
 
+def test_a_group_that_has_sent_a_part_and_knows_nothing_of_it_waits_for_the_next_round() -> None:
+    """As a relay that has left, and whose leave was lost: with its instance id, and without its session."""
+    run = CoordinatorDriver(agents=3)
+    group, c = run.join("a", "b"), run.join("c")
+    run.gradient(group, 0, "a")
+    run.step(events.StreamClosed(group, run.stream(group)))
+    again = run.join("a", "b")
+    assert (again != group, run.welcome().first_round) == (True, 1)
+    assert run.gradient(c) == ["ComputeBasis"], "a and c have counted, and b is not awaited"
+    run.compute()
+    assert run.state.open_round.awaited == {"a", "b", "c"}
+
+
 def test_resuming_before_the_start() -> None:
     run = waiting()
     a = run.join("a")
