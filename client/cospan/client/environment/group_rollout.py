@@ -5,7 +5,7 @@ Either way each agent sees what it would see alone, bit for bit.
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,13 @@ from jaxtyping import Float
 from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
-from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
+from cospan.client.environment.rollout import (
+    CANNOT_SAVE,
+    Chain,
+    checked_features,
+    environment_seeds_of,
+    policy_generator_of,
+)
 from cospan.client.features import TabularFeatures
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.exact_solutions import ReferenceSolution
@@ -80,8 +86,9 @@ class BatchedRollouts:
         self.steps, self.reward_sums, self._begun, self._between_rounds = steps, reward_sums, False, True
 
     def _reset(self) -> None:
-        seeds, generators = zip(*(origin_of_chain(*origin, self.steps) for origin in self._origins), strict=True)
-        self._chains.reset(seeds, generators)
+        seed, _, first_round = self._origins[0]  # all have these
+        seeds = environment_seeds_of(seed, [index for _, index, _ in self._origins], first_round, self.steps)
+        self._chains.reset(seeds, _PolicyGenerators(self._origins, self.steps))
         self._begun = True
 
     def advance(self, steps: int) -> Trajectory:
@@ -250,6 +257,33 @@ class BatchedRollouts:
             self._start_over(steps, reward_sums)
             return f"the states of its environments cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
+
+
+class _PolicyGenerators(Sequence[np.random.Generator]):
+    """The policies' generators of several chains, made when they are asked for: most policies draw nothing."""
+
+    def __init__(self, origins: Sequence[tuple[int, int, int]], steps: int) -> None:
+        """Of chains that begin after this number of steps."""
+        self._origins, self._steps = tuple(origins), steps
+        self._made: dict[int, np.random.Generator] = {}
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    @overload
+    def __getitem__(self, place: int) -> np.random.Generator: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[np.random.Generator]: ...
+
+    def __getitem__(self, place: int | slice) -> np.random.Generator | Sequence[np.random.Generator]:
+        """That of one chain, the same each time, or those of some."""
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        number = range(len(self))[place]
+        if number not in self._made:
+            self._made[number] = policy_generator_of(*self._origins[number], self._steps)
+        return self._made[number]
 
 
 class SequentialRollouts:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.actions import problem_of_action
+from cospan.client.environment.chain_seeds import first_words
 from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
@@ -220,11 +221,30 @@ class Chain:
 
 def origin_of_chain(seed: int, index: int, first_round: int, steps: int) -> tuple[int, np.random.Generator]:
     """The environment's seed and the policy's generator of a chain that begins; see `Chain`."""
-    origin = [seed, index, first_round, steps]
+    environment_seed = np.random.SeedSequence(_origin(seed, index, first_round, steps), spawn_key=(0,))
+    return int(environment_seed.generate_state(1)[0]), policy_generator_of(seed, index, first_round, steps)
+
+
+def environment_seeds_of(seed: int, indices: Sequence[int], first_round: int, steps: int) -> list[int]:
+    """The first of `origin_of_chain` of several sites."""
+    if max(indices) >= 2**32:  # more than one word
+        return [origin_of_chain(seed, index, first_round, steps)[0] for index in indices]
+    after = _origin(seed, 0, first_round, steps)[2:]
+    found: list[int] = first_words((seed, np.array(indices, dtype=np.uint32), *after), 0).tolist()
+    return found
+
+
+def policy_generator_of(seed: int, index: int, first_round: int, steps: int) -> np.random.Generator:
+    """The second of `origin_of_chain`."""
+    return np.random.default_rng(np.random.SeedSequence(_origin(seed, index, first_round, steps), spawn_key=(1,)))
+
+
+def _origin(*numbers: int) -> tuple[int, ...]:
+    """Seed, site, first round and steps, less zeros at the end."""
+    origin = list(numbers)
     while origin[-1] == 0 and len(origin) > 2:
         origin.pop()
-    environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
-    return int(environment_seed.generate_state(1)[0]), np.random.default_rng(policy_seed)
+    return tuple(origin)
 
 
 def _kept(observation: Any) -> Any:

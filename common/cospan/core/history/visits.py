@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, UInt
 from cospan.core.history.feature_rows import Rows, joined, numbers_of, shared_table
 from cospan.core.uncertainty.variance_model import VARIANCE_FLOOR, bordered, gram, noise_of_many
 
+AGENTS_AT_ONCE = 64
+"""Of agents whose states are counted, how many at a time, so that the counts stay in a core's cache."""
 _Values: TypeAlias = tuple[Float[np.ndarray, "c m"], Float[np.ndarray, "c k"]]
 
 
@@ -161,3 +163,12 @@ def short_table(rounds: Sequence[Rows], transitions: int) -> Float[np.ndarray, "
 def visits_of(rounds: Sequence[Rows], agents: slice, table: Float[np.ndarray, "s d"] | None) -> Visits:
     """Of some of the agents of the kept rounds; by a table where there is a short one."""
     return DenseVisits.of(rounds, agents) if table is None else TableVisits.of(table, rounds, agents)
+
+
+def noise_of_rounds(rounds: Sequence[Rows], variance: Float[np.ndarray, "n d1"]) -> Float[np.ndarray, "n d1 d1"]:
+    """Σ u(φ) [1 φ][1 φ]ᵀ over the transitions of several rounds of n agents; see `noise_of_many`."""
+    table = shared_table(rounds)
+    if table is None:
+        return noise_of_many(joined(rounds, slice(None), slice(None, -1)), variance)
+    parts = [slice(start, start + AGENTS_AT_ONCE) for start in range(0, len(variance), AGENTS_AT_ONCE)]
+    return np.concatenate([visits_of(rounds, part, table).noise(variance[part]) for part in parts])

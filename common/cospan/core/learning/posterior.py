@@ -10,14 +10,14 @@ All is in the agent's units (`cospan.core.learning.units`) but for what is kept 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cospan.core.history.feature_rows import Rows, TableRows, dense, joined, of_agents
-from cospan.core.history.visits import Visits, short_table, visits_of
+from cospan.core.history.feature_rows import Rows, TableRows, dense, of_agents
+from cospan.core.history.visits import Visits, noise_of_rounds, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
@@ -176,8 +176,7 @@ class PosteriorState:
             kept, values, cuts = (*kept, features), (*values, rewards), (*cuts, is_transition)
             if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * self.changes.shape[-1]:
                 if rewards.ndim > 1 and stride == 1:
-                    since = joined(kept[self.refreshed :], slice(None), slice(None, -1))
-                    noise = noise + noise_of_round(since, self.variance)
+                    noise = noise + noise_of_rounds(kept[self.refreshed :], self.variance)
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
@@ -275,6 +274,7 @@ class Moments:
     mean: Float[np.ndarray, "*n d"]
     covariance: Float[np.ndarray, "*n d d"]
     gain: PerAgent
+    _solved: dict[float, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, state: PosteriorState, sums: TransitionSums, units: Units) -> "Moments":
@@ -292,9 +292,11 @@ class Moments:
 
     def ridge_solution(self, steps: float) -> Float[np.ndarray, "*n d"]:
         """The agent's own LSTD with this ridge, in environment steps; ‖φ‖² is 1 on average in these units."""
-        dim = self.mean.shape[-1]
-        system = self.system + (steps / dim) * np.eye(dim)
-        return np.asarray(np.linalg.solve(system, self.rewards[..., None])[..., 0])
+        if steps not in self._solved:  # the first refresh of an agent asks twice for the same
+            dim = self.mean.shape[-1]
+            system = self.system + (steps / dim) * np.eye(dim)
+            self._solved[steps] = np.linalg.solve(system, self.rewards[..., None])[..., 0]
+        return self._solved[steps]
 
 
 def with_noise(

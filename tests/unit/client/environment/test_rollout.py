@@ -1,6 +1,6 @@
 """The chain of one site: ends, time limits, seeds, and sentences about whatever breaks the contract."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from runs import D, States, coin, ring_site
 
-from cospan.client.environment.rollout import Chain, checked_features
-from cospan.client.workload import FeatureMap, Policy, Site
+from cospan.client.environment.group_rollout import chain_group
+from cospan.client.environment.rollout import Chain, checked_features, origin_of_chain
+from cospan.client.features import TabularFeatures
+from cospan.client.workload import FeatureMap, Policy, Site, Sites
 from cospan.wire.errors import WorkloadBehaviourError
 
 
@@ -353,3 +355,32 @@ def test_an_environment_that_cannot_save_is_asked_once(caplog: pytest.LogCapture
         "the environment state of site-7 cannot be saved (TypeError: it has a builtins.object); "
         "after a restart the chain starts over"
     ]
+
+
+def test_the_generators_of_a_group_are_those_of_its_chains_and_stay_the_same() -> None:
+    """Made when they are asked for, whatever the order."""
+    asked: list[Sequence[np.random.Generator]] = []
+
+    class Kept:
+        def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+            assert list(seeds) == [origin_of_chain(3, index, 0, 0)[0] for index in (4, 7, 9)]
+            asked.append(generators)
+
+        def advance(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros((3, steps + 1), dtype=int), np.zeros((3, steps))
+
+        def save_state(self) -> None: ...
+
+        def load_state(self, state: object) -> None: ...
+
+    features = TabularFeatures(np.array([[0.5], [-0.5]]))
+    sites = Sites(Kept(), features, (None,) * 3, ("a", "b", "c"))
+    chain_group(sites, names=("a", "b", "c"), indices=(4, 7, 9), seed=3).advance(2)
+    (generators,) = asked
+    assert len(generators) == 3
+    expected = [origin_of_chain(3, index, 0, 0)[1].random(2).tolist() for index in (4, 7, 9)]
+    assert generators[-1].random() == expected[2][0]
+    assert [each.random() for each in generators[:2]] == [expected[0][0], expected[1][0]]
+    assert [each.random() for each in generators] == [row[1] for row in expected]
+    with pytest.raises(IndexError):
+        generators[3]
