@@ -1,11 +1,13 @@
 """What is concluded from the worth of policies, on points made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cospan.client.workloads.models.microgrids import load_site
 from cospan.experiments.decisions.schedule import ALONE, ALONE_UNGATED, GIVEN, JOINT, JOINT_UNGATED
-from cospan.experiments.experiment import Finding, Plan, load
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, load
 from cospan.experiments.kinds import better_decisions
 from cospan.experiments.runner import Point
 
@@ -14,10 +16,11 @@ SITES = 2
 
 
 def plan() -> Plan:
-    schedule = {"steps": 1, "evaluation": 7, "trial": 8, "rounds": 1, "later_rounds": 1, "rank": 2, "aimed": True}
+    schedule = {"steps": 1, "evaluation": 7, "trial": 8, "rounds": 1, "later_rounds": 1, "rank": 2}
+    grids, queues = ("cost", "headroom", "worst", "ratio"), ("gain", "change")
     fleets = [
-        {"setting": GRIDS, "workload": "microgrids", "agents": SITES, **schedule},
-        {"setting": QUEUES, "workload": "queues", "agents": SITES, **schedule},
+        {"setting": GRIDS, "workload": "microgrids", "agents": SITES, "aims": grids, **schedule},
+        {"setting": QUEUES, "workload": "queues", "agents": SITES, "aims": queues, **schedule},
     ]
     shipped = load("better-decisions")[0]
     options = {**shipped.options, "fleets": fleets, "foresight": [0.9, 0.98]}
@@ -36,13 +39,21 @@ def points(setting: str, shares: dict[str, list[float]], begin: list[float]) -> 
     return made
 
 
-def findings(joint: list[float], queue: list[float]) -> dict[str, Finding]:
+def alike() -> dict[str, list[float]]:
+    return {method: [0.9] * SITES for method in (ALONE, JOINT, ALONE_UNGATED, JOINT_UNGATED)}
+
+
+def outcome(joint: list[float], queue: list[float]) -> ExperimentOutcome:
     grids = {ALONE: [1.0, 0.99], JOINT: joint, ALONE_UNGATED: [1.2, 0.99], JOINT_UNGATED: [0.9, 0.9]}
     queues = {ALONE: [0.9, 0.99], JOINT: queue, ALONE_UNGATED: [0.1, 0.9], JOINT_UNGATED: [0.99, 0.99]}
     made = points(GRIDS, grids, [1.0, 1.0]) + points(QUEUES, queues, [0.5, 0.6])
     found = better_decisions.outcome(plan(), made)
     assert all(len(row) == len(table.columns) for table in found.tables for row in table.rows)
-    return {each.name: each for each in found.findings}
+    return found
+
+
+def findings(joint: list[float], queue: list[float]) -> dict[str, Finding]:
+    return {each.name: each for each in outcome(joint, queue).findings}
 
 
 def test_costs_are_summed_in_units_of_the_mean_load() -> None:
@@ -54,9 +65,44 @@ def test_costs_are_summed_in_units_of_the_mean_load() -> None:
     assert found["microgrids-1-×-15-days-headroom"].value.value == pytest.approx(1.0)  # of the first site alone
     ratio = found["microgrids-1-×-15-days-with-the-fleet-against-alone"]
     assert ratio.value.value == pytest.approx(0.2 / 0.06)
-    worse = found["microgrids-1-×-15-days-worse-alone-no-gate"]
-    assert worse.value.value == 1.0
-    assert "by up to 20.0%" in worse.text
+
+
+def test_sites_that_a_policy_makes_worse_are_counted_in_each_run() -> None:
+    grids = outcome([0.9, 1.0], [0.99, 0.99]).tables[0]
+    rows = {row[1]: dict(zip(grids.columns, row, strict=True)) for row in grids.rows}
+    assert rows[ALONE_UNGATED]["sites worse"] == "1.0"
+    assert rows[ALONE_UNGATED]["sites better"] == "1.0"
+    assert rows[ALONE_UNGATED]["worst site"] == "1.2000"
+    assert rows[JOINT]["sites worse"] == "0.0"
+
+
+def test_a_run_in_which_hardly_anything_is_saved_alone_does_not_make_the_ratio() -> None:
+    made = points(GRIDS, alike(), [1.0, 1.0])
+    made += points(QUEUES, alike(), [0.5, 0.5])
+    lost = [
+        replace(each, probed_value=(each.probed_value or 0.0) / 0.9 * 0.999)
+        if (each.setting, each.method, each.seed, each.rounds) == (GRIDS, ALONE, 2, 1)
+        else each
+        for each in made
+    ]
+    found = {each.name: each for each in better_decisions.outcome(plan(), lost).findings}
+    ratio = found["microgrids-1-×-15-days-with-the-fleet-against-alone"]
+    assert ratio.value.value == pytest.approx(0.2 / 0.101)  # the mean of 1 and 100 would say 50
+    assert ratio.holds
+
+
+def test_a_fleet_without_an_aim_is_told_without_a_verdict() -> None:
+    shown = plan()
+    grids = {**shown.options["fleets"][0], "aims": ("ratio",)}
+    options = {**shown.options, "fleets": [grids, shown.options["fleets"][1]]}
+    made = points(GRIDS, alike(), [1.0, 1.0])
+    made += points(QUEUES, alike(), [0.5, 0.5])
+    found = better_decisions.outcome(shown.model_copy(update={"options": options}), made)
+    told = {each.name: each.holds for each in found.findings if each.name.startswith("microgrids")}
+    assert told == {
+        "microgrids-1-×-15-days-cost": None,
+        "microgrids-1-×-15-days-with-the-fleet-against-alone": False,
+    }
 
 
 def test_a_site_that_gets_worse_and_a_queue_that_falls_are_told() -> None:
