@@ -159,3 +159,19 @@ def test_a_relay_that_left_after_a_sum_of_some_agents_and_returns_with_all_waits
         (Fault(1.808, Kind.RELAY_REPEATS, 36, 0.909), Fault(1.816, Kind.RELAY_REPEATS, 42, 0.374)),
     )
     assert play(plan).violation == ""
+
+
+def test_a_gradient_that_comes_late_is_kept_until_its_round_is_durable() -> None:
+    """The coordinator was lost before, opened the round again, and the agent learnt it a second time."""
+    plan = Plan(
+        20016123,
+        Settings(processes=(1, 1, 2, 1, 3), relayed=5, inflight_rounds=4, compute_seconds=0.05, disk_seconds=0.05),
+        (
+            Fault(5.708, Kind.AGENT_ADDED, 15, 0.667),
+            Fault(5.968, Kind.ALL_HANG, 78, 0.329),
+            Fault(10.753, Kind.REPLAY_LOST, 53, 0.529),
+            Fault(10.896, Kind.DISK_SLOW, 82, 0.098),
+            Fault(19.649, Kind.COORDINATOR_POWER, 45, 0.113),
+        ),
+    )
+    assert play(plan).violation == ""

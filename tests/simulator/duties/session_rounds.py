@@ -84,7 +84,7 @@ class SessionRounds:
             case session.GradientReady(upload=upload):
                 if state.passes_on:
                     self._summed(upload)
-                return self._ready(upload)
+                return self._ready(upload, passes_on=state.passes_on)
             case session.Regrouped(agent_ids=agent_ids):
                 self._regrouped(agent_ids)
             case _:
@@ -152,7 +152,7 @@ class SessionRounds:
             if each[0].round <= opened or agents.issubset(each[0].agent_ids or self._agents)
         ]
 
-    def _ready(self, upload: GradientUpload) -> tuple[list[GradientUpload], bool]:
+    def _ready(self, upload: GradientUpload, *, passes_on: bool) -> tuple[list[GradientUpload], bool]:
         assert self._learning is not None, "a gradient that was not asked for is taken"
         number, basis = self._learning
         assert number == upload.round, "a gradient of another round is taken"
@@ -161,7 +161,8 @@ class SessionRounds:
         if not self._is_active or self._stamp is None:
             return [], False
         if upload.round < self._stamp.round and self._is_open:
-            self._gradients.pop()  # it counts now or never
+            if passes_on or upload.round < self._stamp.durable_round:
+                self._gradients.pop()  # it counts now or never; a relay can sum again
             uploads, learns = self._part()
             return [upload, *uploads], learns
         if upload.round > self._stamp.round and self._of_open_round() is not None:

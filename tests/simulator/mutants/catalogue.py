@@ -265,7 +265,7 @@ _SESSION = (
     ),
     _client(
         "rounds",
-        "kept = (*state.kept, KeptGradient(upload, *state.learning_at))[-most_kept(state) :]",
+        "kept = (*_kept_beside(state, upload), KeptGradient(upload, *state.learning_at))[-most_kept(state) :]",
         "kept = state.kept",
         "keeps no gradient",
     ),
@@ -302,7 +302,7 @@ _SESSION = (
         "it is kept, and sent as a duplicate",
     ),
     _client("joining", "is_open=welcome.started and", "is_open=", "sends before the fleet is back"),
-    _client("reconnecting", "state = state.evolve(token=None)", "pass", "resumes a session that is gone"),
+    _client("reconnecting", "state.evolve(token=None)", "state", "resumes a session that is gone"),
     _client(
         "reconnecting",
         "state.stamp is None or message.stamp.incarnation >= state.stamp.incarnation",

@@ -81,7 +81,9 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
             return state, ()
     elif upload.round < state.stamp.round and state.is_open and not _has_secure_sums(state):
         # It may still count under a policy that allows stale gradients; the coordinator decides.
-        state, late = state.evolve(kept=kept[:-1], last_sent=now), (Transmit(upload),)
+        # If it is not durable yet, a coordinator that goes back asks for it again, and it must not be learnt twice.
+        is_of_use = upload.round >= state.stamp.durable_round and not state.passes_on
+        state, late = state.evolve(kept=kept if is_of_use else kept[:-1], last_sent=now), (Transmit(upload),)
     state, commands = take_part(state, now)
     return state, (*late, *commands)
 
