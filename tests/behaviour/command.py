@@ -49,9 +49,9 @@ def started(*arguments: str, cwd: Path, **more: str) -> Iterator[subprocess.Pope
             process.kill()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], seconds: float = SECONDS) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a process that ends by itself."""
-    out, err = process.communicate(timeout=SECONDS)
+    out, err = process.communicate(timeout=seconds)
     assert "Traceback" not in out + err
     return process.returncode, out, err
 
