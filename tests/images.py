@@ -75,8 +75,18 @@ class Images:
         return True
 
 
+_SECONDS = 900.0
+"""For a command that installs what an image holds, on a machine that has much else to do: it hangs after that."""
+
+
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
