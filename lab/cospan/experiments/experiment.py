@@ -155,6 +155,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "steps-per-round": "sweep",
         "rank": "sweep",
         "ablation": "sweep",
+        "ablation-practical": "sharing.parts",
         "adversaries": "sweep",
         "adversaries-queues": "sweep",
         "heterogeneity": "sweep",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_TITLE = "Relative value error at the end, median over agents; 95 % intervals"
 _WORST = 5.0
 _BESIDE = 0.09
 """Between the points of two methods, where 1 is the distance of two settings."""
@@ -71,7 +72,7 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """Errors against the settings, or a row for each method if there is only one setting."""
     axes = figure.subplots(1, 1)
     if len(plan.settings) == 1:
-        _rows(axes, points)
+        draw_rows(axes, points, _TITLE)
     else:
         _settings(axes, plan, points)
 
@@ -98,11 +99,11 @@ def _settings(axes: "Axes", plan: Plan, points: Sequence[Point]) -> None:
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, min(max(heights), _WORST) * 1.25)
     note_beyond(axes, beyond)
-    dress(axes, "Relative value error at the end, median over agents; 95 % intervals", plan.options["axis"])
+    dress(axes, _TITLE, plan.options["axis"])
 
 
-def _rows(axes: "Axes", points: Sequence[Point]) -> None:
-    """Methods from top to bottom; an error above `_WORST` is written at the edge as a number."""
+def draw_rows(axes: "Axes", points: Sequence[Point], title: str) -> None:
+    """The methods of points of one setting, from top to bottom; an error above `_WORST` is a number at the edge."""
     methods, setting = method_names(points), finals(points)[0].setting
     errors = [mean(errors_of(points, method, setting)) for method in methods]
     ends = [end for end in ends_of(errors) if end <= _WORST]
@@ -130,4 +131,4 @@ def _rows(axes: "Axes", points: Sequence[Point]) -> None:
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.invert_yaxis()
     log_scale(axes, low, high, axis="x")
-    dress(axes, "Relative value error at the end, median over agents; 95 % intervals", "")
+    dress(axes, title, "")

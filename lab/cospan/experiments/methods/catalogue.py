@@ -20,6 +20,7 @@ from cospan.experiments.methods.compared_methods import (
     LstdFleet,
     TwoTimescaleFleet,
 )
+from cospan.experiments.methods.posterior_ablation import POSTERIOR_ABLATIONS, PosteriorAblation
 
 JOINT, TD_ALONE, LSTD_ALONE = "joint", "TD alone", "LSTD alone"
 LSTD_DECAYS = (0.0, 0.5)
@@ -137,6 +138,10 @@ def _ablated(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
     return lambda stage, method: AblatedFleet.initial(left_out, method, stage.basis, stage.agents)
 
 
+def _ablated_posterior(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
+    return lambda stage, method: PosteriorAblation.initial(left_out, method, stage.basis, stage.agents)
+
+
 KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
     "joint": _joint,
     "known-basis": _known_basis,
@@ -149,6 +154,7 @@ KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
     "svd": lambda stage, method: _independent(stage, method, stage.basis.shape[1]),
     "two-timescale": lambda stage, method: TwoTimescaleFleet.initial(method, stage.basis, stage.agents),
     **{left_out: _ablated(left_out) for left_out in ABLATIONS},
+    **{left_out: _ablated_posterior(left_out) for left_out in POSTERIOR_ABLATIONS},
 }
 
 
