@@ -175,3 +175,18 @@ def test_a_gradient_that_comes_late_is_kept_until_its_round_is_durable() -> None
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_process_that_joined_afresh_and_finds_an_older_join_gone_tries_again() -> None:
+    """The duty wanted it to end its round first, as one that was given up does."""
+    plan = Plan(
+        20020152,
+        Settings(relayed=2, inflight_rounds=1, compute_seconds=0.05, disk_seconds=0.05),
+        (
+            Fault(17.552, Kind.COORDINATOR_CLOCK, 49, 0.88),
+            Fault(17.586, Kind.AGENT_REPLACED, 42, 0.347),
+            Fault(17.697, Kind.DISK_SLOW, 83, 0.638),
+            Fault(18.145, Kind.RELAY_STALL, 63, 0.977),
+        ),
+    )
+    assert play(plan).violation == ""

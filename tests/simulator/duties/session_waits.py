@@ -52,7 +52,7 @@ class SessionWaits:
         *,
         was_learning: bool,
     ) -> None:
-        """Holds a step against the times; `was_learning` says whether a gradient was being computed before it."""
+        """Holds a step against the times; `was_learning`: a gradient was being computed for a session before it."""
         if self._is_over:
             return
         self._is_over = state.phase in (session.Phase.DONE, session.Phase.FAILED)

@@ -129,7 +129,9 @@ class SessionProcess(Process):
             self._is_stepping = False
 
     def _take(self, event: session.Event) -> None:
-        now, was_learning, before = self.clock(), self._is_learning, self.state
+        now, before = self.clock(), self.state
+        # Who shows no session joins afresh: what is unknown then is an older join of its own; nobody gave it up.
+        was_learning = self._is_learning and before.token is not None
         self.state, commands = session.step(before, event, now)
         if self.state is not before:  # most ticks change nothing
             self.state.check()
