@@ -5,6 +5,7 @@ Not among the tests of `make test`, for it needs Prometheus' binaries: `make met
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -118,12 +119,12 @@ def answered(prometheus: str, query: str) -> list[dict[str, Any]]:
         return []
 
 
-def first_answer(prometheus: str, query: str) -> list[dict[str, Any]]:
-    """What a query gives once it gives something that is a number. Asked now and then, until a deadline."""
+def first_answer(prometheus: str, query: str, *, more_than: float = -math.inf) -> list[dict[str, Any]]:
+    """What a query gives once it gives numbers, all of them above a bound. Asked now and then, until a deadline."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         found = answered(prometheus, query)
-        if found and all(result["value"][1] != "NaN" for result in found):
+        if found and all(float(result["value"][1]) > more_than for result in found):
             return found
         time.sleep(0.2)  # nothing tells of a scrape
     raise AssertionError(f"Prometheus gives nothing for {query}")
@@ -135,12 +136,12 @@ QUIET = {"Turned away: {{reason}}", "Turned away: gradient {{reason}}"}
 
 def test_prometheus_scrapes_a_run_and_the_board_answers(prometheus: str) -> None:
     queries = board_queries()
-    rate = first_answer(prometheus, queries["Rounds per second: rounds/s"])
-    assert float(rate[0]["value"][1]) > 0.0
+    # The first scrapes may be of a run whose agents are still being started.
+    assert first_answer(prometheus, queries["Rounds per second: rounds/s"], more_than=1.0)
     phase = first_answer(prometheus, queries["Agents connected: connected"])
     assert [result["value"][1] for result in phase] == ["2"]
     quantile = first_answer(prometheus, queries["How long rounds take: p99"])
-    assert float(quantile[0]["value"][1]) > 0.0
+    assert 0.0 < float(quantile[0]["value"][1]) < 10.0
     for title in queries.keys() - QUIET:
         assert first_answer(prometheus, queries[title]), title
     assert {result["metric"]["job"] for result in answered(prometheus, "up == 1")} == {"cospan"}
