@@ -371,7 +371,7 @@ def test_a_replay_continues_without_an_agent_that_departs_after_it_has_counted()
 
 
 def test_a_round_whose_members_cannot_repeat_it_may_come_to_another_basis() -> None:
-    """An agent had joined the process of one of them while the coordinator was down, so the round opened with all."""
+    """An agent had joined the process of one while the coordinator was down, so the round opened with all."""
     plan = Plan(
         20023095,
         Settings(processes=(1, 1, 2, 2), min_cohort=3, relayed=4, disk_seconds=0.5),

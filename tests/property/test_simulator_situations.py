@@ -193,7 +193,7 @@ def test_a_process_that_joined_afresh_and_finds_an_older_join_gone_tries_again()
 
 
 def test_a_lie_that_comes_out_late_ends_its_process() -> None:
-    """A gradient that it had held back came when only connections were to be lost, after a sum over a part of it."""
+    """A gradient that it had held back came when only connections were to be lost, after a sum over a part."""
     plan = Plan(
         40000836,
         Settings(

@@ -99,16 +99,14 @@ class SimulatedWriteQueue:
         def commit() -> None:
             if self._process.alive and not full:  # the thread of the store writes also while the loop stands still
                 self._disk.commit(batch)
-            self._step_after(
-                usually * self._slowness, self._process.later, lambda: self._written(batch, full=full)
-            )
+            self._step_after(usually * self._slowness, self._process.later, lambda: self._written(batch, full=full))
 
         self._step_after(commits, self._process.timeline.after, commit)
 
     def _step_after(
         self, seconds: float, arrange: Callable[[float, Callable[[], None]], None], step: Callable[[], None]
     ) -> None:
-        """Lets a step of the write happen after a time; sooner if the disk, slow until then, is well again before."""
+        """Lets a step of the write happen after a time; sooner if the disk was slow, and is well again before."""
         timeline = self._process.timeline
         self._steps, due = self._steps + 1, timeline.now + seconds
         number = self._steps
