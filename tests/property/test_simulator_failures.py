@@ -368,3 +368,30 @@ def test_a_replay_continues_without_an_agent_that_departs_after_it_has_counted()
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_round_whose_members_cannot_repeat_it_may_come_to_another_basis() -> None:
+    """An agent had joined the process of one while the coordinator was down, so the round opened with all."""
+    plan = Plan(
+        20023095,
+        Settings(processes=(1, 1, 2, 2), min_cohort=3, relayed=4, disk_seconds=0.5),
+        (
+            Fault(4.713, Kind.AGENT_LEAVE, 70, 0.626),
+            Fault(4.729, Kind.HALF_OPEN, 14, 0.44),
+            Fault(4.827, Kind.RELAY_KILL, 66, 0.13),
+            Fault(4.904, Kind.AGENT_MOVED, 23, 0.969),
+            Fault(5.347, Kind.AGENT_LEAVE, 75, 0.897),
+            Fault(5.362, Kind.AGENT_MOVED, 85, 0.818),
+        ),
+    )
+    assert play(plan).violation == ""
+
+
+def test_a_write_that_began_on_a_slow_disk_ends_with_the_faults() -> None:
+    """Its rounds were on the disk, and for 25 s more the coordinator was not told."""
+    plan = Plan(
+        30000691,
+        Settings(inflight_rounds=64, disk_seconds=0.5),
+        (Fault(5.664, Kind.DISK_SLOW, 2, 0.986), Fault(7.131, Kind.PARTITION, 32, 0.746)),
+    )
+    assert play(plan).violation == ""

@@ -190,3 +190,20 @@ def test_a_process_that_joined_afresh_and_finds_an_older_join_gone_tries_again()
         ),
     )
     assert play(plan).violation == ""
+
+
+def test_a_lie_that_comes_out_late_ends_its_process() -> None:
+    """A gradient that it had held back came when only connections were to be lost, after a sum over a part."""
+    plan = Plan(
+        40000836,
+        Settings(
+            processes=(2, 1, 1),
+            inflight_rounds=4,
+            gathers=False,
+            learn_seconds=0.1,
+            network_seconds=0.001,
+            disk_seconds=0.5,
+        ),
+        (Fault(12.143, Kind.OVERTAKE, 21, 0.556), Fault(12.383, Kind.PART, 21, 0.389)),
+    )
+    assert play(plan).violation == ""

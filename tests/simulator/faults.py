@@ -32,6 +32,8 @@ def heal(world: "World") -> None:
     """Ends everything that lasts; what is broken stays so until it is found out."""
     world.network.slowness, world.network.parted, world.network.lost_answers = 1.0, False, 0
     world.disk.full, world.disk.slowness = False, 1.0
+    if world.coordinator is not None:
+        world.coordinator.queue.hasten()
     for process in (*world.agents.values(), world.coordinator, world.relay):
         if process is not None:
             process.commands_left = None

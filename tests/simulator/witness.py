@@ -72,6 +72,11 @@ def _is_given_up(before: CoordinatorState, state: CoordinatorState) -> bool:
     )
 
 
+def is_refusal(error: CospanError | None) -> bool:
+    """Whether a message was refused for what it is: no honest process is ended so."""
+    return isinstance(error, InvalidMessageError | OutOfTurnError)
+
+
 class Witness:
     """Sees all that happens, and raises AssertionError where it must not."""
 
@@ -274,7 +279,7 @@ class Witness:
 
     def refused(self, error: RemoteError, *, lied: bool) -> None:
         """A coordinator has refused a message of a peer that has lied, or has not."""
-        if isinstance(error, InvalidMessageError | OutOfTurnError):
+        if is_refusal(error):
             assert lied, f"an honest peer was refused: {error}"
         else:
             kinds = (SessionUnknownError, AgentIdTakenError, DrainingError, RunFinishedError)
@@ -319,7 +324,7 @@ class Witness:
 
     def agent_ended(self, error: CospanError | None, *, lied: bool, exhausted: bool) -> None:
         """An agent process is over, with this error."""
-        deserved = lied and isinstance(error, InvalidMessageError | OutOfTurnError)
+        deserved = lied and is_refusal(error)
         deserved = deserved or (exhausted and isinstance(error, _PASSING))
         assert error is None or deserved or isinstance(error, _EXPECTED_ENDS), f"an agent was ended by {error!r}"
 

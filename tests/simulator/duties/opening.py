@@ -59,7 +59,10 @@ class Opening:
         if opens and not self.has_opened:
             self.has_opened = True
             self._check_first(state, now)
-            return bool(self._stored) and now - self._started >= RETURN_SECONDS - _ROUNDING_SECONDS
+            # Its bits are those that were announced if exactly these agents take part. Some may not have come back
+            # in time; and with secure sums one whose process has joined with another agent as well has no vector
+            # without it, so that what others were told cannot be summed again by anyone.
+            return bool(self._stored) and frozenset(state.open_round.awaited) != self._stored
         if opens and state.round == before.round + 1:
             counted_all = set(before.open_round.counted) == self._stored
             left = not self._stored.isdisjoint(state.members.hosts)  # without any of them it opens for all at once

@@ -23,6 +23,7 @@ from simulator import toy
 from simulator.parties.masks import Masks
 from simulator.parties.network import Connection
 from simulator.parties.session_process import SessionProcess, Surroundings
+from simulator.witness import is_refusal
 
 _HEARTBEAT_SECONDS = SESSION_TIMEOUT / 4.0
 _HOLDS_BACK_SECONDS = 3.0
@@ -37,6 +38,8 @@ class AgentProcess(SessionProcess):
         self.learning_slowness = 1.0
         self.hangs_for = 0.0
         self.holds_back = False
+        self.is_convicted = False
+        """Whether it has ended because it was refused, after a lie."""
         self.repeats = 0
         self.sent: deque[GradientUpload] = deque(maxlen=4)
         self._learning = False
@@ -58,6 +61,7 @@ class AgentProcess(SessionProcess):
         """The process is over as well."""
         error = command.error if isinstance(command, session.Fail) else None
         self._around.witness.agent_ended(error, lied=self.lied, exhausted=self.waited_in_vain)
+        self.is_convicted = self.lied and is_refusal(error)
         self._hang_up()
         self.alive = False
         self.ended()

@@ -59,6 +59,11 @@ class SimulatedWriteQueue:
         self._begun = process.clock()
         self._writing = self._failed = self._is_due = False
         self._when_idle: Callable[[], None] | None = None
+        self._steps = 0
+        """Of all writes, that have happened or are due; a step that is due twice happens once."""
+        self._hasten: Callable[[], None] = lambda: None
+        self._slowness = 1.0
+        """Of the write that is under way."""
 
     def add(self, operation: StoreCommand) -> None:
         """Queues an operation; durable rounds are reported as `RoundsStored`."""
@@ -88,14 +93,37 @@ class SimulatedWriteQueue:
         self._writing = True
         batch, self._waiting = self._waiting, []
         commits, told = self._disk.seconds()
-        full = self._disk.full
+        full, self._slowness = self._disk.full, self._disk.slowness
+        usually = told / self._slowness
 
         def commit() -> None:
             if self._process.alive and not full:  # the thread of the store writes also while the loop stands still
                 self._disk.commit(batch)
-            self._process.later(told, lambda: self._written(batch, full=full))
+            self._step_after(usually * self._slowness, self._process.later, lambda: self._written(batch, full=full))
 
-        self._process.timeline.after(commits, commit)
+        self._step_after(commits, self._process.timeline.after, commit)
+
+    def _step_after(
+        self, seconds: float, arrange: Callable[[float, Callable[[], None]], None], step: Callable[[], None]
+    ) -> None:
+        """Lets a step of the write happen after a time; sooner if the disk was slow, and is well again before."""
+        timeline = self._process.timeline
+        self._steps, due = self._steps + 1, timeline.now + seconds
+        number = self._steps
+
+        def once() -> None:
+            if number == self._steps:
+                self._steps += 1
+                step()
+
+        self._hasten = lambda: arrange(max(0.0, due - timeline.now) / self._slowness, once)
+        arrange(seconds, once)
+
+    def hasten(self) -> None:
+        """The disk is well again, and the write that is under way takes no longer than others from now on."""
+        if self._writing:
+            self._hasten()
+            self._slowness = 1.0
 
     def _written(self, batch: list[StoreCommand], *, full: bool) -> None:
         self._writing = False
