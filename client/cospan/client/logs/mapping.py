@@ -32,7 +32,7 @@ docs/your-logs.md describes every key.
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +188,6 @@ def step_of(value: object, what: str) -> float:
             f'{what} is {value!r}; it must be a duration, as "15min", "1h" or "1d", or a number'
         )
     return float(match[1]) * NANOSECONDS[match[2]]
-
-
-def with_data(mapping: LogMapping, data: str) -> LogMapping:
-    """The mapping with other data."""
-    return replace(mapping, data=data)
 
 
 def toml_text(text: str) -> str:
