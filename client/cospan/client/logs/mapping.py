@@ -190,6 +190,15 @@ def step_of(value: object, what: str) -> float:
     return float(match[1]) * NANOSECONDS[match[2]]
 
 
+def is_number(text: str) -> bool:
+    """Whether `float` reads a text."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def toml_text(text: str) -> str:
     """A text as TOML has it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
