@@ -11,7 +11,6 @@ from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
 from cospan.cli.interface.completion import WORKLOADS, one_of
 from cospan.cli.interface.setting_options import with_settings
-from cospan.core.fields import FLEET
 
 _Workload: TypeAlias = Annotated[
     str,
@@ -23,23 +22,16 @@ _Workload: TypeAlias = Annotated[
 ]
 _Groups: TypeAlias = Annotated[
     int | None,
-    typer.Option(
+    o.fleet_option(
         "--groups",
-        help="Number of processes that host the agents, an equal part each.",
-        rich_help_panel=FLEET,
-        metavar="G",
+        "Number of processes that host the agents, an equal part each.",
+        "G",
         show_default="8, or one for each of fewer agents",
     ),
 ]
-_Name: TypeAlias = Annotated[
-    str, typer.Option("--name", help="Name of the deployment.", rich_help_panel=FLEET, metavar="NAME")
-]
-_Image: TypeAlias = Annotated[
-    str, typer.Option("--image", help="The image of all containers.", rich_help_panel=FLEET, metavar="IMAGE")
-]
-_Program: TypeAlias = Annotated[
-    str, typer.Option("--program", help="Path of cospan there.", rich_help_panel=FLEET, metavar="PATH")
-]
+_Name: TypeAlias = Annotated[str, o.fleet_option("--name", "Name of the deployment.", "NAME")]
+_Image: TypeAlias = Annotated[str, o.fleet_option("--image", "The image of all containers.", "IMAGE")]
+_Program: TypeAlias = Annotated[str, o.fleet_option("--program", "Path of cospan there.", "PATH")]
 _Tls: TypeAlias = Annotated[
     bool, typer.Option("--tls", help="Every process presents a certificate; the files say how to make them.")
 ]
