@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cospan.client import GradientAgent
-from cospan.client.learning_client import AgentEnd
+from cospan.client.session.learning_session import AgentEnd
 from cospan.client.session.settings import SessionSettings
 from cospan.core.linalg.parameter_chart import ParameterChart
 from cospan.core.method import Method, paper, practical

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cospan.client.gradient_agent import GradientSource as GradientSource
     from cospan.client.group import AgentGroup as AgentGroup
     from cospan.client.learning.run_config import specify as specify
-    from cospan.client.learning_client import AgentEnd as AgentEnd
+    from cospan.client.session.learning_session import AgentEnd as AgentEnd
     from cospan.client.session.settings import ClientSettings as ClientSettings
     from cospan.client.shard import sites_of_shard as sites_of_shard
     from cospan.client.value_function import ValueFunction as ValueFunction
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Agent": "cospan.client.agent",
-    "AgentEnd": "cospan.client.learning_client",
+    "AgentEnd": "cospan.client.session.learning_session",
     "AgentGroup": "cospan.client.group",
     "CheckReport": "cospan.client.workload_check.findings",
     "ClientSettings": "cospan.client.session.settings",

@@ -19,10 +19,11 @@ from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
 from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.client.learning_client import AgentEnd, LearningClient
+from cospan.client.learning_client import LearningClient
 from cospan.client.session import machine as session
 from cospan.client.session.background_run import BackgroundRun
 from cospan.client.session.coordinator_address import AddressSource
+from cospan.client.session.learning_session import AgentEnd
 from cospan.client.session.settings import ClientSettings
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction

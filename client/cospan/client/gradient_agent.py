@@ -1,37 +1,28 @@
 """An agent whose gradients come from a learner of your own, such as a network: it only holds the session."""
 
-import asyncio
-import contextlib
 import importlib.metadata
 import secrets
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.learning.learner_thread import LearnerThread
-from cospan.client.learning_client import AgentEnd
 from cospan.client.session import machine as session
 from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.driver import SessionDriver, SessionHooks
+from cospan.client.session.learning_session import AgentEnd, LearningSession
 from cospan.client.session.run_checks import check_basis
 from cospan.client.session.settings import SessionSettings
-from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import Method
 from cospan.core.specification import RunSpecification, agent_id_problem
-from cospan.wire import fork_guard
 from cospan.wire.address import DEFAULT_COORDINATOR
-from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload, Join
 from cospan.wire.security.tls import TlsFiles
-
-_ROUND_END_SECONDS = 2.0
-"""How long an agent that stops in the middle of a round waits for its end."""
 
 
 @runtime_checkable
@@ -61,7 +52,7 @@ class GradientSource(Protocol):
         ...
 
 
-class GradientAgent:
+class GradientAgent(LearningSession):
     """One agent of a fleet, around a `GradientSource`.
 
         agent = GradientAgent(source, agent_id="site-7", coordinator="127.0.0.1:15051")
@@ -74,6 +65,8 @@ class GradientAgent:
         basis: the last basis of the run, shape (d, r); None before the end.
         rounds: how many were learnt.
     """
+
+    _learns = "source"
 
     def __init__(
         self,
@@ -109,39 +102,11 @@ class GradientAgent:
         self._driver = SessionDriver(
             transport or GrpcTransport(coordinator, tls=tls), self._hooks(), settings or SessionSettings()
         )
-        self._worker: LearnerThread
-        self._loop: asyncio.AbstractEventLoop
-        self._outcome: asyncio.Future[AgentEnd]
 
-    # Running ----------------------------------------------------------------------------------------------------
-
-    def run(self) -> AgentEnd:
-        """Takes part until the run is over, and blocks meanwhile.
-
-        Raises:
-            CospanError: it did not end in order.
-            InvalidValueError: an event loop runs in this thread; write `await agent.run_async()` there.
-        """
-        if loop_runs_here():
-            raise InvalidValueError(
-                f"agent {self.agent_id} cannot block here, for an event loop runs in this thread, as in a "
-                "notebook; write `await agent.run_async()` in place of run()"
-            )
-        return asyncio.run(self.run_async())
-
-    async def run_async(self) -> AgentEnd:
-        """Takes part until the run is over; see `run`."""
-        fork_guard.begin()
-        self._worker, self._loop = LearnerThread(f"learner-{self.agent_id}"), asyncio.get_running_loop()
-        self._outcome = self._loop.create_future()
-        try:
-            self._driver.start()
-            return await self._outcome
-        finally:
-            self._worker.stop()
-            await self._driver.close()
-            await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
-            fork_guard.end()
+    @property
+    def name(self) -> str:
+        """The same as `agent_id`."""
+        return self.agent_id
 
     def stop(self, cause: str) -> None:
         """Asks it to leave the run; `run` returns soon after. Call it on the event loop's thread."""
@@ -163,27 +128,6 @@ class GradientAgent:
         if not self._outcome.done():
             self.basis = command.basis
             self._outcome.set_result(AgentEnd(command.message, self.rounds, command.left))
-
-    def _fail(self, failure: Exception) -> None:
-        if not self._outcome.done():
-            self._outcome.set_exception(failure)
-
-    def _in_worker(self, job: Callable[[], session.Event]) -> None:
-        def report() -> None:
-            event: session.Event
-            try:
-                event = job()
-            except CospanError as failure:
-                event = session.LearningFailed(failure)
-            except BaseException as failure:  # a source may also call sys.exit
-                text = f"the source of {self.agent_id} failed: {type(failure).__name__}: {failure}"
-                error = WorkloadBehaviourError(text)
-                error.__cause__ = failure
-                event = session.LearningFailed(error)
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._driver.post, event)
-
-        self._worker.submit(report)
 
     def _prepare(self, specification: RunSpecification) -> session.Event:
         """The run is looked at before anything is sent.

@@ -1,14 +1,13 @@
 """The common part of an agent and a group: the learner, its thread and its file, around one session."""
 
 import asyncio
-import contextlib
 import importlib.metadata
 import logging
 import secrets
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,50 +16,31 @@ from typing import Generic, Self, TypeVar, cast
 from cospan.client.environment.group_rollout import keeps_numbers
 from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy, vectors_before
 from cospan.client.files.state_file import FileKind, StateFile
-from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
+from cospan.client.learning.learner_thread import sum_up_seconds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks
+from cospan.client.session.learning_session import AgentEnd, LearningSession
 from cospan.client.session.message_checks import memory_problem
 from cospan.client.session.run_checks import check_basis, check_counting, check_sharing, slow_round
 from cospan.client.session.settings import ClientSettings
-from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.privacy.word_source import SystemWords, WordSource
 from cospan.core.specification import RunSpecification
 from cospan.wire import fork_guard
-from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Join, Welcome
 from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_TEXT
 
 log = logging.getLogger(__name__)
 
-_ROUND_END_SECONDS = 2.0
-"""How long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
-
-
 L = TypeVar("L", bound=Learner)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentEnd:
-    """How an agent's part in the run ended.
-
-    Attributes:
-        message: for people.
-        rounds: how many it learnt.
-        left: whether it left on request before the run was over.
-    """
-
-    message: str
-    rounds: int
-    left: bool = False
-
-
-class LearningClient(ABC, Generic[L]):
+class LearningClient(LearningSession, Generic[L]):
     """One process that learns in a run: the base of `Agent` and `AgentGroup`."""
 
     def __init__(
@@ -98,18 +78,10 @@ class LearningClient(ABC, Generic[L]):
         self._transport = transport
         self._specification: RunSpecification | None = None
         self._driver = SessionDriver(transport, self._hooks(), settings)
-        self._worker: LearnerThread
-        self._loop: asyncio.AbstractEventLoop
-        self._outcome: asyncio.Future[AgentEnd]
         self._background: asyncio.Task[AgentEnd] | None = None
         self._told = self._bound_told = self._was_slow = False
 
     # What is hosted -------------------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The name of the agent or the group, for messages and files."""
 
     @abstractmethod
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
@@ -169,48 +141,11 @@ class LearningClient(ABC, Generic[L]):
             raise InvalidValueError(f"{self._title} has learnt nothing yet; run it first")
         return self.learner
 
-    @property
-    def _title(self) -> str:
-        return f"agent {self.name}"
-
     def _write_last(self, state_file: StateFile[L]) -> None:
         """Writes the file for the last time, when the learning is over; in a thread that may block."""
         state_file.finish()
 
     # Running ----------------------------------------------------------------------------------------------------
-
-    def run(self) -> AgentEnd:
-        """Takes part until the run is over, and blocks meanwhile.
-
-        Raises:
-            CospanError: it did not end in order; what was learnt can be saved all the same.
-            InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
-                and both would wait for each other; write `await agent.run_async()` there.
-        """
-        fork_guard.refuse_in_child()
-        if loop_runs_here():
-            raise InvalidValueError(
-                f"{self._title} cannot block here, for an event loop runs in this thread, as in a notebook; "
-                "write `await agent.run_async()` in place of run()"
-            )
-        return asyncio.run(self.run_async())
-
-    async def run_async(self) -> AgentEnd:
-        """Takes part until the run is over; see `run`."""
-        fork_guard.begin()
-        try:
-            return await self._take_part()
-        finally:
-            fork_guard.end()
-
-    async def _take_part(self) -> AgentEnd:
-        self._worker, self._loop = LearnerThread(f"learner-{self.name}"), asyncio.get_running_loop()
-        self._outcome = self._loop.create_future()
-        try:
-            self._driver.start()
-            return await self._outcome
-        finally:
-            await self._end()
 
     async def _end(self) -> None:
         """Ends stream, tasks and learning, and writes the file for the last time."""
@@ -220,9 +155,7 @@ class LearningClient(ABC, Generic[L]):
         if keeper is not None:
             self._worker.submit_last(keeper.after_last_round)
         self._worker.submit(self._close_sites)
-        self._worker.stop()
-        await self._driver.close()
-        await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        await super()._end()
         if state_file is not None:
             self.is_writing = True
             try:
@@ -289,30 +222,6 @@ class LearningClient(ABC, Generic[L]):
         if not self._outcome.done():
             rounds = 0 if self.learner is None else self.learner.rounds
             self._outcome.set_result(AgentEnd(command.message, rounds, command.left))
-
-    def _fail(self, failure: Exception) -> None:
-        if not self._outcome.done():
-            self._outcome.set_exception(failure)
-
-    def _in_worker(self, job: Callable[[], session.Event | None]) -> None:
-        """Runs a job in the learning thread; the event that it returns, if any, comes back to the loop."""
-
-        def report() -> None:
-            event: session.Event | None
-            try:
-                event = job()
-            except CospanError as failure:
-                event = session.LearningFailed(failure)
-            except BaseException as failure:  # an environment may also call sys.exit
-                event = session.LearningFailed(_unexpected(self.name, failure))
-            if event is not None:
-                self._post_from_thread(event)
-
-        self._worker.submit(report)
-
-    def _post_from_thread(self, event: session.Event) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            self._loop.call_soon_threadsafe(self._driver.post, event)
 
     # In the learning thread --------------------------------------------------------------------------------------
 
@@ -439,9 +348,3 @@ class LearningClient(ABC, Generic[L]):
         if note is not None:
             self._was_slow = True
             self._note(note, level=logging.WARNING)
-
-
-def _unexpected(name: str, failure: BaseException) -> CospanError:
-    error = WorkloadBehaviourError(f"the learner of {name} failed: {type(failure).__name__}: {failure}")
-    error.__cause__ = failure
-    return error

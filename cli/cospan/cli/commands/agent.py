@@ -30,7 +30,7 @@ from cospan.cli.run_folder.progress_log import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.files.result_file import OWNED, load_result
 from cospan.client.learning.site_learner import FAILED, Warned
-from cospan.client.learning_client import AgentEnd
+from cospan.client.session.learning_session import AgentEnd
 from cospan.client.session.message_checks import MEMORY_GIB
 from cospan.client.session.settings import ClientSettings
 from cospan.client.step_source import AT_END

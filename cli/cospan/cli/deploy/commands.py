@@ -1,6 +1,7 @@
 """Commands that write what engines run: deploy kubernetes, swarm, compose, slurm, systemd."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -10,7 +11,6 @@ from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
 from cospan.cli.interface.completion import WORKLOADS, one_of
 from cospan.cli.interface.setting_options import with_settings
-from cospan.core.fields import FLEET
 
 _Workload: TypeAlias = Annotated[
     str,
@@ -22,20 +22,16 @@ _Workload: TypeAlias = Annotated[
 ]
 _Groups: TypeAlias = Annotated[
     int | None,
-    typer.Option(
+    o.fleet_option(
         "--groups",
-        help="Number of processes that host the agents, an equal part each.",
-        rich_help_panel=FLEET,
-        metavar="G",
+        "Number of processes that host the agents, an equal part each.",
+        "G",
         show_default="8, or one for each of fewer agents",
     ),
 ]
-_Name: TypeAlias = Annotated[
-    str, typer.Option("--name", help="Name of the deployment.", rich_help_panel=FLEET, metavar="NAME")
-]
-_Image: TypeAlias = Annotated[
-    str, typer.Option("--image", help="The image of all containers.", rich_help_panel=FLEET, metavar="IMAGE")
-]
+_Name: TypeAlias = Annotated[str, o.fleet_option("--name", "Name of the deployment.", "NAME")]
+_Image: TypeAlias = Annotated[str, o.fleet_option("--image", "The image of all containers.", "IMAGE")]
+_Program: TypeAlias = Annotated[str, o.fleet_option("--program", "Path of cospan there.", "PATH")]
 _Tls: TypeAlias = Annotated[
     bool, typer.Option("--tls", help="Every process presents a certificate; the files say how to make them.")
 ]
@@ -76,13 +72,13 @@ def _deliver(engine: str, given: Mapping[str, Any], config: Path | None, chosen:
     raise typer.Exit(deliver(makers[engine](plan), **writing))
 
 
-@with_settings(*_RUN)
-def deploy_kubernetes(
+def _every_option(
     given: o.Given,
     workload: _Workload,
     groups: _Groups = None,
     name: _Name = "fleet",
     image: _Image = _IMAGE,
+    program: _Program = _PROGRAM,
     tls: _Tls = False,
     output: _Output = None,
     dry_run: _DryRun = False,
@@ -91,86 +87,53 @@ def deploy_kubernetes(
     config: o.Config = None,
     debug: o.Debug = False,
 ) -> None:
-    """Write a Helm chart and its values: the coordinator in a Job with a volume, groups in an Indexed Job."""
-    made = {"workload": workload, "groups": groups, "name": name, "image": image, "tls": tls}
-    _deliver("kubernetes", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+    """The parameters of the commands below, which are all alike; each engine lacks some."""
 
 
-@with_settings(*_RUN)
-def deploy_swarm(
-    given: o.Given,
-    workload: _Workload,
-    groups: _Groups = None,
-    name: _Name = "fleet",
-    image: _Image = _IMAGE,
-    tls: _Tls = False,
-    output: _Output = None,
-    dry_run: _DryRun = False,
-    force: o.Force = False,
-    *,
-    config: o.Config = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write a stack of Docker Swarm: the coordinator on a labelled node, a task for each group."""
-    made = {"workload": workload, "groups": groups, "name": name, "image": image, "tls": tls}
-    _deliver("swarm", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+def _command(engine: str, text: str, *settings: s.SettingOption, lacks: Collection[str]) -> Callable[..., None]:
+    """The command of an engine.
+
+    Args:
+        engine: its name.
+        text: the help of the command.
+        settings: of the engine alone, after those of the run.
+        lacks: the parameters that the engine has no use for.
+    """
+
+    def deploy(given: o.Given, config: Path | None, debug: bool, **chosen: Any) -> None:
+        _deliver(engine, given, config, chosen)
+
+    parameters = inspect.signature(_every_option).parameters.values()
+    signature = inspect.Signature([each for each in parameters if each.name not in lacks])
+    deploy.__dict__["__signature__"] = signature
+    deploy.__doc__ = text
+    return with_settings(*_RUN, *settings)(deploy)
 
 
-@with_settings(*_RUN)
-def deploy_compose(
-    given: o.Given,
-    workload: _Workload,
-    groups: _Groups = None,
-    image: _Image = _IMAGE,
-    tls: _Tls = False,
-    output: _Output = None,
-    dry_run: _DryRun = False,
-    force: o.Force = False,
-    *,
-    config: o.Config = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write a file of Compose for one machine: the coordinator, and a service for each group."""
-    made = {"workload": workload, "groups": groups, "image": image, "tls": tls}
-    _deliver("compose", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
-
-
-@with_settings(*_RUN)
-def deploy_slurm(
-    given: o.Given,
-    workload: _Workload,
-    groups: _Groups = None,
-    name: _Name = "fleet",
-    tls: _Tls = False,
-    output: _Output = None,
-    dry_run: _DryRun = False,
-    force: o.Force = False,
-    *,
-    config: o.Config = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write batch scripts of Slurm: the coordinator in a job, groups in an array, one folder that nodes share."""
-    made = {"workload": workload, "groups": groups, "name": name, "tls": tls}
-    _deliver("slurm", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
-
-
-@with_settings(*_RUN, s.COORDINATOR, s.INSECURE)
-def deploy_systemd(
-    given: o.Given,
-    workload: _Workload,
-    groups: _Groups = None,
-    program: Annotated[
-        str,
-        typer.Option("--program", help="Path of cospan there.", rich_help_panel=FLEET, metavar="PATH"),
-    ] = _PROGRAM,
-    tls: _Tls = False,
-    output: _Output = None,
-    dry_run: _DryRun = False,
-    force: o.Force = False,
-    *,
-    config: o.Config = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write units of systemd: the coordinator, a template for groups of agents, and their target."""
-    made = {"workload": workload, "groups": groups, "program": program, "tls": tls}
-    _deliver("systemd", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+deploy_kubernetes = _command(
+    "kubernetes",
+    "Write a Helm chart and its values: the coordinator in a Job with a volume, groups in an Indexed Job.",
+    lacks=("program",),
+)
+deploy_swarm = _command(
+    "swarm",
+    "Write a stack of Docker Swarm: the coordinator on a labelled node, a task for each group.",
+    lacks=("program",),
+)
+deploy_compose = _command(
+    "compose",
+    "Write a file of Compose for one machine: the coordinator, and a service for each group.",
+    lacks=("name", "program"),
+)
+deploy_slurm = _command(
+    "slurm",
+    "Write batch scripts of Slurm: the coordinator in a job, groups in an array, one folder that nodes share.",
+    lacks=("image", "program"),
+)
+deploy_systemd = _command(
+    "systemd",
+    "Write units of systemd: the coordinator, a template for groups of agents, and their target.",
+    s.COORDINATOR,
+    s.INSECURE,
+    lacks=("name", "image"),
+)

@@ -9,7 +9,6 @@ from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
 from cospan.cli.interface.completion import ENGINES, TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
-from cospan.core.fields import FLEET
 
 
 @with_settings(
@@ -47,35 +46,31 @@ def run(
     ] = False,
     engine: Annotated[
         str | None,
-        typer.Option(
+        o.fleet_option(
             "--engine",
-            help="What starts the agent processes: local, or ray on the nodes of a cluster.",
-            rich_help_panel=FLEET,
-            metavar="NAME",
+            "What starts the agent processes: local, or ray on the nodes of a cluster.",
+            "NAME",
             show_default="local; with --resume that of the run",
             autocompletion=one_of(ENGINES),
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(
+        o.fleet_option(
             "--address",
-            help="The Ray cluster, as HOST:PORT; local starts one on this machine for the run alone.",
-            rich_help_panel=FLEET,
-            metavar="HOST:PORT",
+            "The Ray cluster, as HOST:PORT; local starts one on this machine for the run alone.",
+            "HOST:PORT",
             show_default="RAY_ADDRESS, else the cluster that this machine is a node of",
         ),
     ] = None,
     groups: Annotated[
         int | None,
-        typer.Option("--groups", help="The same as --processes.", rich_help_panel=FLEET, metavar="G"),
+        o.fleet_option("--groups", "The same as --processes.", "G"),
     ] = None,
     allow_losses: Annotated[
         bool,
-        typer.Option(
-            "--allow-losses",
-            help="Exit with 0, not 3, if the run ends with fewer agents than it began with.",
-            rich_help_panel=FLEET,
+        o.fleet_option(
+            "--allow-losses", "Exit with 0, not 3, if the run ends with fewer agents than it began with.", None
         ),
     ] = False,
     track: Annotated[
@@ -157,10 +152,10 @@ def coordinator(
     given: o.Given,
     workload: Annotated[
         str | None,
-        typer.Option(
+        o.fleet_option(
             "--workload",
-            help="The workload that gives d, r, L and the fingerprint of the features.",
-            rich_help_panel=FLEET,
+            "The workload that gives d, r, L and the fingerprint of the features.",
+            None,
             autocompletion=one_of(WORKLOADS),
         ),
     ] = None,
@@ -231,9 +226,7 @@ def agent(
     ] = None,
     agent_id: Annotated[
         str | None,
-        typer.Option(
-            "--id", help="The agent's name; a number N stands for site-N.", rich_help_panel=FLEET, metavar="ID"
-        ),
+        o.fleet_option("--id", "The agent's name; a number N stands for site-N.", "ID"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -262,10 +255,10 @@ def agent(
     reward_delay: o.RewardDelay = 100,
     sticky_site: Annotated[
         bool,
-        typer.Option(
+        o.fleet_option(
             "--sticky-site",
-            help="Ask for a free site under this host's name: an agent restarted here gets the same one.",
-            rich_help_panel=FLEET,
+            "Ask for a free site under this host's name: an agent restarted here gets the same one.",
+            None,
         ),
     ] = False,
     resume: Annotated[

@@ -9,7 +9,6 @@ from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
 from cospan.cli.interface.completion import experiments
 from cospan.cli.interface.setting_options import with_settings
-from cospan.core.fields import FLEET
 
 
 @with_settings(s.RUN["agents"], s.RUN_ROUNDS, s.RUN["seed"], s.RUN["rank"], s.STEPS_PER_ROUND, s.PRESET)
@@ -19,14 +18,7 @@ def compare(
     *,
     seeds: Annotated[
         int,
-        typer.Option(
-            "--seeds",
-            help="Number of runs, with seeds from --seed on.",
-            min=1,
-            max=1000,
-            rich_help_panel=FLEET,
-            metavar="N",
-        ),
+        o.fleet_option("--seeds", "Number of runs, with seeds from --seed on.", "N", min=1, max=1000),
     ] = 5,
     output: o.OutputFolder = None,
     config: o.Config = None,
@@ -136,12 +128,7 @@ def rank(
     *,
     share: Annotated[
         float,
-        typer.Option(
-            "--share",
-            help="Share of the signal that the suggested rank holds, 0 to 1.",
-            rich_help_panel=FLEET,
-            metavar="X",
-        ),
+        o.fleet_option("--share", "Share of the signal that the suggested rank holds, 0 to 1.", "X"),
     ] = 0.99,
     config: o.Config = None,
     json: o.Json = False,

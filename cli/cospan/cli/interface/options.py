@@ -8,6 +8,7 @@ import typer
 
 from cospan.cli.interface.completion import WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import FILES
+from cospan.core.fields import FLEET
 
 Given: TypeAlias = Mapping[str, Any]
 """Values of the command line, by name."""
@@ -16,6 +17,11 @@ Given: TypeAlias = Mapping[str, Any]
 def file_option(name: str, text: str, metavar: str | None = "FILE", **more: Any) -> Any:
     """An option among files and output."""
     return typer.Option(name, help=text, rich_help_panel=FILES, metavar=metavar, **more)
+
+
+def fleet_option(name: str, text: str, metavar: str | None, **more: Any) -> Any:
+    """An option among those of the fleet."""
+    return typer.Option(name, help=text, rich_help_panel=FLEET, metavar=metavar, **more)
 
 
 def _workload(**more: Any) -> Any:

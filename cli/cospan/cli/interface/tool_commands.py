@@ -7,7 +7,6 @@ import typer
 
 from cospan.cli.interface import options as o
 from cospan.cli.interface.completion import WORKLOADS, one_of
-from cospan.core.fields import FLEET
 
 
 def new(
@@ -68,23 +67,17 @@ def score(
     ] = None,
     workload: Annotated[
         str | None,
-        typer.Option(
+        o.fleet_option(
             "--workload",
-            help="Whose features it was learnt with: package.module:name.",
-            rich_help_panel=FLEET,
-            metavar="WORKLOAD",
+            "Whose features it was learnt with: package.module:name.",
+            "WORKLOAD",
             show_default="the built-in one that the file names",
             autocompletion=one_of(WORKLOADS),
         ),
     ] = None,
     coverage: Annotated[
         float,
-        typer.Option(
-            "--coverage",
-            help="The probability that an interval holds the true number, 0 to 1.",
-            rich_help_panel=FLEET,
-            metavar="X",
-        ),
+        o.fleet_option("--coverage", "The probability that an interval holds the true number, 0 to 1.", "X"),
     ] = 0.9,
     output: Annotated[
         Path | None,

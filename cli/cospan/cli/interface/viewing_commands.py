@@ -9,7 +9,6 @@ from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
 from cospan.cli.interface.completion import TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
-from cospan.core.fields import FLEET
 
 
 @with_settings(s.COORDINATOR, *s.TLS)
@@ -55,25 +54,20 @@ def doctor(
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     workload: Annotated[
         str | None,
-        typer.Option(
+        o.fleet_option(
             "--workload",
-            help="Also check this workload: environment, features, policy, seeds.",
-            rich_help_panel=FLEET,
-            metavar="WORKLOAD",
+            "Also check this workload: environment, features, policy, seeds.",
+            "WORKLOAD",
             autocompletion=one_of(WORKLOADS),
         ),
     ] = None,
     sites: Annotated[
         int | None,
-        typer.Option(
-            "--sites", help="Sites of it to check.", min=1, metavar="N", rich_help_panel=FLEET, show_default="3"
-        ),
+        o.fleet_option("--sites", "Sites of it to check.", "N", min=1, show_default="3"),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps", help="Steps of each of them.", min=2, metavar="N", rich_help_panel=FLEET, show_default="1000"
-        ),
+        o.fleet_option("--steps", "Steps of each of them.", "N", min=2, show_default="1000"),
     ] = None,
     config: o.Config = None,
     json: o.Json = False,

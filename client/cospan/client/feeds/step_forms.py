@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.client.environment.observation_parts import MOST_PARTS, parts_of
 from cospan.client.feeds.errors import StepRefusedError
-from cospan.client.logs.mapping import CLOCK, LogMapping
+from cospan.client.logs.mapping import CLOCK, LogMapping, is_number
 from cospan.client.logs.rows import clock_column, stamp_nanoseconds
 from cospan.client.logs.tables.batch import TableError
 from cospan.client.workload import AnySite, Site
@@ -221,7 +221,7 @@ class ColumnForm:
             return None
         if isinstance(at, datetime):
             return _nanoseconds(at)
-        if isinstance(at, str) and not _is_number(at):
+        if isinstance(at, str) and not is_number(at):
             return _stamp(at, self._mapping.time_format)
         number = _finite(at, "the time")
         return number if self.step_seconds is None else round(number * _SECOND)
@@ -239,14 +239,6 @@ class ColumnForm:
         """See `StepForm`."""
         names = self._mapping.observation
         return names if len(names) <= MOST_PARTS else ()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _finite(value: Any, what: str) -> float:

@@ -15,7 +15,7 @@ from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS, FleetPrior, PosteriorState
 from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, RewardMoments
-from cospan.core.linalg.leading_axes import PerAgent
+from cospan.core.linalg.leading_axes import PerAgent, per_agent
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import Pieces
@@ -63,12 +63,12 @@ def loaded_learner(
     """
     return LearnerState(
         head=result.vector("head", *agents, specification.rank),
-        gain_estimate=_numbers(result.vector("gain_estimate", *agents)),
+        gain_estimate=per_agent(result.vector("gain_estimate", *agents)),
         steps=result.whole("steps"),
         statistics=_loaded_statistics(result, specification, agents),
         rewards=_loaded_moments(result, agents),
         warm_up=None if agents else _loaded_halves(result, specification),
-        feature_squares=_numbers(result.vector("feature_squares", *agents)),
+        feature_squares=per_agent(result.vector("feature_squares", *agents)),
         posterior=_loaded_posterior(
             result, specification.feature_dim, specification.method.steps_per_round, agents
         ),
@@ -172,7 +172,10 @@ def loaded_late(
 def _loaded_moments(result: AgentResult, agents: tuple[int, ...]) -> RewardMoments:
     moments = result.vector("reward_moments", *agents, 4)
     return RewardMoments(
-        int(moments[..., 0].max()), _numbers(moments[..., 1]), _numbers(moments[..., 2]), _numbers(moments[..., 3])
+        int(moments[..., 0].max()),
+        per_agent(moments[..., 1]),
+        per_agent(moments[..., 2]),
+        per_agent(moments[..., 3]),
     )
 
 
@@ -208,10 +211,6 @@ def loaded_batches(result: AgentResult, agents: tuple[int, ...] = ()) -> RewardB
 def _row(like: Float[np.ndarray, "*n r"], *numbers: PerAgent) -> Float[np.ndarray, "*n k"]:
     """Numbers of each agent side by side; one that all share is repeated."""
     return np.stack([np.broadcast_to(np.float64(each), like.shape[:-1]) for each in numbers], axis=-1)
-
-
-def _numbers(values: np.ndarray) -> PerAgent:
-    return values if values.ndim else float(values)
 
 
 def _statistics(state: LearnerState, spec: RunSpecification) -> dict[str, Any]:
@@ -314,7 +313,7 @@ def _loaded_posterior(result: AgentResult, d: int, steps: int, agents: tuple[int
         curvature=result.vector("posterior_curvature", *agents, d, d),
         score=result.vector("posterior_score", *agents, d),
         weights=result.vector("posterior_weights", *agents, d),
-        shared_weight=_numbers(result.vector("shared_weight", *agents)),
+        shared_weight=per_agent(result.vector("shared_weight", *agents)),
         prior=loaded_prior(result, d) if rounds[2] else None,
         refreshed=int(rounds[2]),
     )
@@ -385,8 +384,8 @@ def loaded_sums(
         system=result.vector(f"{name}_system", *shape, shape[-1]),
         rewards=result.vector(f"{name}_rewards", *shape),
         traces=result.vector(f"{name}_traces", *shape),
-        squares=_numbers(sums[..., 0]),
-        reward_sum=_numbers(sums[..., 1]),
+        squares=per_agent(sums[..., 0]),
+        reward_sum=per_agent(sums[..., 1]),
         steps=float(sums[..., 2].max()),
         rounds=result.whole(f"{name}_rounds"),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from cospan.client.environment.observation_parts import MOST_PARTS
 from cospan.client.files.agent_result import AgentResult
-from cospan.core.linalg.leading_axes import PerAgent
+from cospan.core.linalg.leading_axes import per_agent
 from cospan.core.quality.feature_tests import PERIODS, is_significant
 from cospan.core.quality.fleet_errors import SiteErrors
 from cospan.core.quality.held_out import MOST_BLOCKS, NAMES, Answers, HeldOut, HeldOutErrors
@@ -118,7 +118,7 @@ def _loaded_held_out(result: AgentResult, name: str, d: int, agents: tuple[int, 
         td_alone=np.asarray(result.numbers(f"{name}_td_alone", 2 + len(agents)), dtype=np.float64).reshape(
             *agents, tried, d
         ),
-        gain=_number(gain),
+        gain=per_agent(gain),
         steps=int(counts[0]),
         rounds=int(counts[1]),
     )
@@ -126,10 +126,6 @@ def _loaded_held_out(result: AgentResult, name: str, d: int, agents: tuple[int, 
     if moments.shape != (*errors.shape, d):
         raise RunFileError(f"'{name}_moments' in the result of an agent has another shape; the file is damaged")
     return HeldOut(answers, moments, errors, int(counts[2]), int(counts[3]), int(counts[4]))
-
-
-def _number(values: np.ndarray) -> PerAgent:
-    return values if values.ndim else float(values)
 
 
 def site_errors(result: AgentResult) -> SiteErrors | None:

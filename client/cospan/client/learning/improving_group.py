@@ -94,9 +94,15 @@ class ImprovingGroup:
                 failed[member.name] = str(failure)
                 for listener in self.on_failure:
                     listener(member, str(failure))
+        upload = self._sum_of(round_number, uploads)
+        self.drop(failed)
+        return upload
+
+    def _sum_of(self, round_number: int, uploads: Sequence[GradientUpload]) -> GradientUpload:
+        """What is sent of a round that the members have learnt; their warnings become those of the group."""
+        for member in self.members:
             self.warnings += member.warnings
             member.warnings.clear()
-        self.drop(failed)
         self.last_round = round_number
         return GradientUpload(
             round=round_number,

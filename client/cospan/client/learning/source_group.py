@@ -15,7 +15,6 @@ from cospan.client.learning.group_learner import group_name, no_warm_up
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import SourceSite
-from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.learning.learner_state import Trajectory
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
@@ -72,15 +71,7 @@ class SourceGroup(ImprovingGroup):
             member.learn_from(trajectory, round_number, basis, head_covariance)
             for member, trajectory in zip(self.members, played, strict=True)
         ]
-        for member in self.members:
-            self.warnings += member.warnings
-            member.warnings.clear()
-        self.last_round = round_number
-        return GradientUpload(
-            round=round_number,
-            contribution=sum_of_contributions([upload.plain for upload in uploads], keep_factors=True),
-            bounded=tuple(name for upload in uploads for name in upload.bounded),
-        )
+        return self._sum_of(round_number, uploads)
 
     def _played(self) -> list[Trajectory]:
         """The steps of each; members whose sources failed are dropped."""

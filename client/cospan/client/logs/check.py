@@ -36,7 +36,6 @@ _MOST_FALLING, _MOST_OFF_STEP, _MOST_TEXT = 0.01, 0.05, 0.1
 """Shares of the rows above which the file or its mapping is wrong, and not some rows."""
 _MOST_OUTSIDE = 0.5
 _FEW_OUTSIDE = 0.05
-_HOUR = float(NANOSECONDS["h"])
 
 _LEFT_OUT = {
     MISSING: "a missing value",

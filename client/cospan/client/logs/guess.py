@@ -14,7 +14,7 @@ from datetime import datetime
 import numpy as np
 
 from cospan.client.logs.formula import Formula
-from cospan.client.logs.mapping import CLOCK, MISSING, NANOSECONDS, toml_key, toml_text
+from cospan.client.logs.mapping import CLOCK, MISSING, NANOSECONDS, is_number, toml_key, toml_text
 from cospan.client.logs.table_features import even_knots, quantile_knots
 from cospan.client.logs.tables.batch import Batch, Table, missing_columns
 from cospan.wire.errors import InvalidValueError
@@ -82,7 +82,7 @@ def guessed_mapping(tables: Sequence[Table], given: GivenNames, *, data: str, re
         lines += [f"time = {toml_text(time)}{note.beside(f'the first is {seen.first(time)}')}"]
         lines += [f"time_format = {toml_text(form)}"] if form else []
     if given.step is not None:
-        lines.append(f"step = {given.step if _is_number(given.step) else toml_text(given.step)}")
+        lines.append(f"step = {given.step if is_number(given.step) else toml_text(given.step)}")
     elif time is not None:
         lines += note('between rows, as step = "1h"; without it that of the first rows')
     lines.append(f"reward = {toml_text(reward)}{note.beside('what is to be large in the long run')}")
@@ -306,11 +306,3 @@ def _clocks(seen: _Seen, time: str) -> list[str]:
         span = step * len(seen.columns[time])
     hour = ["time:hour-of-day"] if step <= 6 * NANOSECONDS["h"] and span > 2 * NANOSECONDS["d"] else []
     return [*hour, *(["time:day-of-week"] if step <= NANOSECONDS["d"] and span > 28 * NANOSECONDS["d"] else [])]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

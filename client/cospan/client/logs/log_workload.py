@@ -153,11 +153,6 @@ def reference_of(mapping_file: Path, data: str = "", *, one: bool = False, follo
     return f"{ONE if one else FLEET}{mapping_file}{f':{data}' if data else ''}{_FOLLOWED if follow else ''}"
 
 
-def is_reference(reference: str) -> bool:
-    """Whether a workload's name is one of logs."""
-    return reference.startswith((FLEET, ONE))
-
-
 def fleet_of_reference(reference: str) -> LogFleet | Workload:
     """The logs that a workload's name stands for: a fleet, or the workload of one agent's log.
 

@@ -32,7 +32,7 @@ docs/your-logs.md describes every key.
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +190,13 @@ def step_of(value: object, what: str) -> float:
     return float(match[1]) * NANOSECONDS[match[2]]
 
 
-def with_data(mapping: LogMapping, data: str) -> LogMapping:
-    """The mapping with other data."""
-    return replace(mapping, data=data)
+def is_number(text: str) -> bool:
+    """Whether `float` reads a text."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def toml_text(text: str) -> str:

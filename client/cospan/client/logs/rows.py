@@ -6,7 +6,7 @@ where the time does not advance by one step, where a file ends, and where the ch
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -368,9 +368,3 @@ def _category(cell: object) -> str:
 
 def _shown(column: np.ndarray | None, row: int) -> str:
     return "" if column is None else str(column[row])
-
-
-def known_step(counts: Mapping[str, RowCounts] | Sequence[RowCounts]) -> float | None:
-    """The step that the first table with one has; None where none has."""
-    every = counts.values() if isinstance(counts, Mapping) else counts
-    return next((each.step for each in every if each.step is not None), None)

@@ -12,7 +12,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.learning.td import project_to_ball
-from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
+from cospan.core.linalg.leading_axes import (
+    PerAgent,
+    applied,
+    column,
+    dot,
+    numbers_of,
+    per_agent,
+    sum_of_squares,
+    times_shared,
+)
 from cospan.core.linalg.subspace import row_scales
 
 PRIOR_STEPS = 10.0
@@ -198,8 +207,7 @@ class TransitionSums:
         whole = self.centred_rewards / max(self.steps, 1.0)
         size, left = dot(whole, scales * whole), dot(residual, scales * residual)
         share = np.maximum(EXPLAINED_FLOOR, 1.0 - left / np.where(size > 0.0, size, np.inf))
-        share = np.where(size > 0.0, share, EXPLAINED_FLOOR)
-        return share if share.ndim else float(share)
+        return per_agent(np.where(size > 0.0, share, EXPLAINED_FLOOR))
 
     @property
     def row_sums(self) -> Float[np.ndarray, "*n r"]:

@@ -20,7 +20,7 @@ from cospan.core.history.feature_rows import Rows, TableRows, dense, of_agents
 from cospan.core.history.visits import Visits, noise_of_rounds, short_table, visits_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
-from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, per_agent, symmetric
 from cospan.core.uncertainty.evidence import evidence_gradient
 from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed_means
 from cospan.core.uncertainty.variance_model import (
@@ -240,7 +240,7 @@ def refreshed(
     return replace(
         state,
         weights=applied(found.to_weights, mean) * column(units.head),
-        shared_weight=share if share.ndim else float(share),
+        shared_weight=per_agent(share),
     )
 
 

@@ -14,6 +14,11 @@ PerAgent: TypeAlias = float | Float[np.ndarray, "*n"]
 """A number of one agent, or of each of n."""
 
 
+def per_agent(values: PerAgent) -> PerAgent:
+    """The numbers of n agents as they are; that of one agent, also in an array without axes, as a float."""
+    return values if isinstance(values, np.ndarray) and values.ndim else float(values)
+
+
 def column(values: PerAgent) -> float | Float[np.ndarray, "*n 1"]:
     """The numbers with one more axis, shape (*n, 1), to be combined with a row of each agent; a float as it is."""
     return values[..., None] if isinstance(values, np.ndarray) else values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.linalg.leading_axes import PerAgent, applied, column
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, per_agent
 from cospan.core.linalg.triangular import small_inverse
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def influence(shared_weight: PerAgent) -> PerAgent:
     otherwise turn the basis to where they lie, for their data are as informative as others'.
     """
     weight = np.minimum(1.0, LEAST_INFLUENCE + INFLUENCE_SLOPE * np.asarray(shared_weight))
-    rounded = weight.astype(np.float32).astype(np.float64)
-    return rounded if rounded.ndim else float(rounded)
+    return per_agent(weight.astype(np.float32).astype(np.float64))
 
 
 def evidence_gradient(

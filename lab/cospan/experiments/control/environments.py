@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-GRAVITY = 9.8
-
 
 class Physics(NamedTuple):
     """What differs between the agents; a pytree, so that one compiled function serves all of them.
@@ -55,7 +53,6 @@ class Task:
         step: (state, action, physics) → outcome.
         observe: state → observation, each entry about −1 to 1.
         episode_steps: longest episode that is judged.
-        counts_up: whether longer episodes are better; else shorter ones.
     """
 
     name: str
@@ -65,7 +62,6 @@ class Task:
     step: Callable[[Array, Array, Physics], Outcome]
     observe: Callable[[Array], Array]
     episode_steps: int
-    counts_up: bool
 
 
 # CartPole: state (x, ẋ, θ, θ̇) ------------------------------------------------------------------------------------
@@ -115,7 +111,7 @@ def cartpole_observation(state: Array) -> Array:
     return state / jnp.array([TRACK_END, 3.0, FALLEN_ANGLE, 3.0])
 
 
-CARTPOLE = Task("CartPole", 4, 2, cartpole_start, cartpole_step, cartpole_observation, 500, counts_up=True)
+CARTPOLE = Task("CartPole", 4, 2, cartpole_start, cartpole_step, cartpole_observation, 500)
 
 # Acrobot: state (θ₁, θ₂, θ̇₁, θ̇₂) ----------------------------------------------------------------------------------
 
@@ -171,4 +167,4 @@ def acrobot_observation(state: Array) -> Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles), state[2:] / jnp.array([4.0, 6.0])])
 
 
-ACROBOT = Task("Acrobot", 6, 3, acrobot_start, acrobot_step, acrobot_observation, 500, counts_up=False)
+ACROBOT = Task("Acrobot", 6, 3, acrobot_start, acrobot_step, acrobot_observation, 500)

@@ -10,8 +10,8 @@ from runs import RINGS, run, specification
 from cospan.cli.commands import agent as cli_agent
 from cospan.cli.processes.this_process import LastExit
 from cospan.client.agent import Agent, ClientSettings
-from cospan.client.learning_client import AgentEnd
 from cospan.client.session import tasks
+from cospan.client.session.learning_session import AgentEnd
 from cospan.client.session.settings import SessionSettings
 from cospan.core.specification import RunSpecification
 from cospan.relay import upstream
