@@ -14,7 +14,7 @@ import numpy as np
 from cospan.client import ValueFunction
 from cospan.simulation import Fleet
 
-fleet = Fleet("queues", agents=12, rounds=200, seed=1)
+fleet = Fleet("queues", agents=12, rounds=120, seed=1)
 
 # %% Some rounds at a time: is it still getting better?
 for _ in range(4):
