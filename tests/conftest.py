@@ -101,6 +101,7 @@ def _measured_if(is_measured: bool) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """See `_MEASURED`."""
+    shape_checks.begin_test()
     with _measured_if(_is_measured(item.path)):
         return (yield)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from beartype.roar import BeartypeException
 from jaxtyping import Float, TypeCheckError
-from shape_checks import checked
+from shape_checks import begin_test, checked
 
 from cospan.core.linalg.subspace import tangent_projection
 
@@ -60,6 +60,28 @@ def test_a_wrong_result_is_found_where_a_right_one_came_before(wrong: Any) -> No
         assert function(np.ones((2, 3))).shape == (2,)
     with pytest.raises(WRONG):
         function(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("calls_before", [100, 255, 1000])
+def test_what_is_wrong_for_some_calls_is_found_after_many_that_were_right(calls_before: int) -> None:
+    function = checked(product)
+    for _ in range(calls_before):
+        function(np.ones((2, 3)), np.ones(3))
+    with pytest.raises(WRONG):
+        for _ in range(17):
+            function(np.ones((2, 3)), np.ones((3, 1)))
+
+
+def test_in_each_test_the_first_calls_are_all_checked() -> None:
+    function = checked(product)
+    for _ in range(1000):
+        function(np.ones((2, 3)), np.ones(3))
+    begin_test()
+    for calls_before in (0, 255):
+        for _ in range(calls_before - 1):
+            function(np.ones((2, 3)), np.ones(3))
+        with pytest.raises(WRONG):
+            function(np.ones((2, 3)), np.ones((3, 1)))
 
 
 @pytest.mark.parametrize("wrong", [False, True])
