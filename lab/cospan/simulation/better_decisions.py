@@ -21,8 +21,7 @@ from jaxtyping import Float
 from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.learning.run_config import specify
 from cospan.client.workloads import microgrids, queues
-from cospan.experiments.decisions.policy_tests import microgrid_cost
-from cospan.experiments.optima import queue_gain, queue_optimum, uniform_queue_policy
+from cospan.experiments.decisions.policy_tests import microgrid_cost, queue_worth
 from cospan.simulation.improvement import Improvement, ImprovementSettings
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -41,11 +40,7 @@ _TEST_SEED = 20_260_307
 
 def queue_shares(policies: Sequence[GreedyPolicy], seed: int) -> Float[np.ndarray, " n"]:
     """Gain of each policy as a share of its queue's optimum."""
-    states = np.arange(queues.FEATURES.states)
-    accepts = [np.where(each.draws(states), uniform_queue_policy(), each.batch(states)) for each in policies]
-    return np.array(
-        [queue_gain(index, seed, accept) / queue_optimum(index, seed)[0] for index, accept in enumerate(accepts)]
-    )
+    return np.array([queue_worth(policy, seed)[0] for policy in policies])
 
 
 def microgrid_costs(policies: Sequence[GreedyPolicy], seed: int) -> Float[np.ndarray, " n"]:

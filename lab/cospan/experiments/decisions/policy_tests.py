@@ -1,12 +1,21 @@
-"""What a policy costs on test days that no learning used: many chains of the environment, side by side."""
+"""What a policy is worth: exactly, of a queue; of a microgrid, on test days that no learning used."""
 
 import numpy as np
 
 from cospan.client.decisions.policy import GreedyPolicy
-from cospan.client.workloads import microgrids
+from cospan.client.workloads import microgrids, queues
 from cospan.client.workloads.models.microgrids import HOURS, MANY, dispatch, hourly_cost, load_site
+from cospan.experiments.optima import queue_gain, queue_optimum, uniform_queue_policy
 
 CHAINS, DAYS, BURN_IN_DAYS = 20, 30, 2
+
+
+def queue_worth(policy: GreedyPolicy, seed: int) -> tuple[float, float]:
+    """Exact gain of the policy of a queue, as a share of the optimum; and itself."""
+    states = np.arange(queues.FEATURES.states)
+    accepts = np.where(policy.draws(states), uniform_queue_policy(), policy.batch(states))
+    gain = queue_gain(policy.index, seed, accepts)
+    return gain / queue_optimum(policy.index, seed)[0], gain
 
 
 def microgrid_cost(index: int, policy: GreedyPolicy, seed: int, *, chains: int = CHAINS, days: int = DAYS) -> float:

@@ -13,6 +13,7 @@ from cospan.client.environment.rollout import checked_features
 from cospan.client.workload import Site
 from cospan.client.workloads import queues
 from cospan.core.learning.learner_state import LearnerState, Trajectory
+from cospan.experiments.decisions.policy_tests import queue_worth
 from cospan.experiments.decisions.schedule import (
     ALONE,
     EXPLORE,
@@ -27,7 +28,6 @@ from cospan.experiments.decisions.schedule import (
     prior_of,
 )
 from cospan.experiments.methods.compared_methods import JointFleet
-from cospan.experiments.optima import queue_gain, queue_optimum, uniform_queue_policy
 
 CAUTION = 0.5
 """κ of the policies."""
@@ -81,11 +81,8 @@ class _Queue:
         self.is_new = self.held is not held
 
     def worth(self, seed: int, policy: GreedyPolicy | None = None) -> tuple[float, float]:
-        """Exact gain of a policy, the held one where left out, as a share of the optimum; and itself."""
-        chosen, states = policy or self.held, np.arange(queues.FEATURES.states)
-        accepts = np.where(chosen.draws(states), uniform_queue_policy(), chosen.batch(states))
-        gain = queue_gain(chosen.index, seed, accepts)
-        return gain / queue_optimum(chosen.index, seed)[0], gain
+        """`queue_worth` of a policy, the held one where left out."""
+        return queue_worth(policy or self.held, seed)
 
 
 def queues_improved(seed: int, agents: int, schedule: Schedule) -> Iterator[Worth]:

@@ -134,12 +134,8 @@ def _independent(stage: Stage, method: Method, rank: int | None = None) -> Fleet
     return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=rank, step_sizes=stage.step_sizes)
 
 
-def _ablated(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
-    return lambda stage, method: AblatedFleet.initial(left_out, method, stage.basis, stage.agents)
-
-
-def _ablated_posterior(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
-    return lambda stage, method: PosteriorAblation.initial(left_out, method, stage.basis, stage.agents)
+def _ablated(kind: type[AblatedFleet | PosteriorAblation], left_out: str) -> Callable[[Stage, Method], FleetMethod]:
+    return lambda stage, method: kind.initial(left_out, method, stage.basis, stage.agents)
 
 
 KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
@@ -153,8 +149,8 @@ KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
     "uniform": lambda stage, method: _independent(stage, method, 0),
     "svd": lambda stage, method: _independent(stage, method, stage.basis.shape[1]),
     "two-timescale": lambda stage, method: TwoTimescaleFleet.initial(method, stage.basis, stage.agents),
-    **{left_out: _ablated(left_out) for left_out in ABLATIONS},
-    **{left_out: _ablated_posterior(left_out) for left_out in POSTERIOR_ABLATIONS},
+    **{left_out: _ablated(AblatedFleet, left_out) for left_out in ABLATIONS},
+    **{left_out: _ablated(PosteriorAblation, left_out) for left_out in POSTERIOR_ABLATIONS},
 }
 
 

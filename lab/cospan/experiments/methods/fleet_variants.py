@@ -71,13 +71,13 @@ def misaligned(
     return _workload("misaligned", make_site)
 
 
-def _workload(name: str, make_site: Callable[[int, int], Site]) -> Workload:
+def _workload(name: str, make_site: Callable[[int, int], Site], sizes: ChainSizes = SIZES) -> Workload:
     return Workload(
         make_site=make_site,
         name=name,
-        rank=SIZES.rank,
+        rank=sizes.rank,
         steps_per_round=10,
-        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, SIZES).basis,
+        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, sizes).basis,
     )
 
 
@@ -130,10 +130,4 @@ def partly_shared(feature_dim: int, outside: float) -> Workload:
         chain = chain_with_head(features, np.eye(feature_dim), scaled_head(features, mixed), rng)
         return site_of(chain, part.features, f"chain {index}")
 
-    return Workload(
-        make_site=make_site,
-        name="partly shared",
-        rank=sizes.rank,
-        steps_per_round=10,
-        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, sizes).basis,
-    )
+    return _workload("partly shared", make_site, sizes)
