@@ -1,12 +1,12 @@
 """Checks the types and the shapes of what functions of some packages take and return, while tests run them.
 
-An import hook of jaxtyping decorates each function, and `checked` says with what. Three things keep the checks quick:
+An import hook of jaxtyping decorates each function, and `checked` says with what. Three things keep it quick:
 
 * A function gets its checker at its first call: a process of tests imports every module and calls few functions.
 * A function with shapes in its signature is checked once for each combination of what a check can depend on: the
   types, dtypes and shapes of its arguments and of its result. To look this up takes a tenth of a check.
-* Of such a function that a test calls more than some hundreds of times, one call in several is looked up from then on:
-  whole runs make hundreds of thousands of calls, as alike as their rounds, and half of their time went into this.
+* After the first hundreds of calls of such a function in a test, one in several is looked up: whole runs make
+  hundreds of thousands of calls, as alike as their rounds.
 """
 
 import collections.abc
@@ -67,11 +67,11 @@ def install(packages: tuple[str, ...]) -> None:
 
 def begin_test() -> None:
     """Looks up the first calls of each function once more."""
-    global _test
-    _test += 1
+    _test[0] += 1
 
 
-_test = 0
+_test = [0]
+"""Its number."""
 
 
 def _decorator(*, typechecker: Checker) -> Checker:
@@ -143,8 +143,8 @@ def _checked_per_shape(function: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal signature, test, calls
         calls += 1
-        if test != _test:
-            test, calls = _test, 0
+        if test != _test[0]:
+            test, calls = _test[0], 0
         elif calls >= _CALLS_AT_FIRST and calls % _ONE_CALL_IN:
             return function(*args, **kwargs)
         if signature is None:

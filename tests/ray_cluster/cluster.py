@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ.update(RAY_worker_niceness="0")  # at Ray's own 15, what else the machine does leaves agents next to nothing
+os.environ.update(RAY_worker_niceness="0")  # at Ray's own 15, other programs leave agents next to nothing
 
 CPUS = 4
 """Of each of the two nodes."""
