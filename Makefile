@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo simulate-real unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference site wheel-test clean
+.PHONY: help demo simulate-real unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test swarm-test engines-test kubernetes-test faults simulate mutants model soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference site wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ slurm-test: $(VENV)/ready  ## Kill nodes of a real Slurm of four nodes on this m
 swarm-test: $(VENV)/ready-e2e  ## Kill and drain machines of a real Docker Swarm of three network namespaces (root; some minutes)
 	@if .ci/ensure-docker > /dev/null; then $(BIN)/python -m pytest -q tests/swarm; else \
 	  echo "left out: the tests of Docker Swarm, for Docker's engine cannot be had; start one, then: make swarm-test"; fi
+
+# They mostly wait: for nodes to be given up, and groups to be started elsewhere.
+engines-test: $(VENV)/ready-e2e .venv-ray/ready  ## Kill nodes of a real Swarm, Slurm and Ray at the same time: `swarm-test`, `slurm-test` and `ray-test` (root; four minutes)
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target swarm-test slurm-test ray-test
 
 kubernetes-test: $(VENV)/ready-e2e $(VENV)/ready-helm  ## Kill, drain and upgrade on a real Kubernetes 1.20 of three network namespaces (root); builds it once, in ten minutes of a core
 	@if .ci/ensure-docker > /dev/null && .ci/ensure-helm > /dev/null && .ci/ensure-kubernetes > /dev/null; then $(BIN)/python -m pytest -q -rP tests/kube_cluster; else \
