@@ -395,3 +395,19 @@ def test_a_write_that_began_on_a_slow_disk_ends_with_the_faults() -> None:
         (Fault(5.664, Kind.DISK_SLOW, 2, 0.986), Fault(7.131, Kind.PARTITION, 32, 0.746)),
     )
     assert play(plan).violation == ""
+
+
+def test_a_relay_sends_no_sum_of_a_lost_run_again() -> None:
+    """A new run began without the store of the one before, and came to the same rounds."""
+    plan = Plan(
+        40051859,
+        Settings(processes=(3, 1, 2), relayed=3, rounds=15, gathers=False, disk_seconds=0.05),
+        (
+            Fault(1.375, Kind.RELAY_REPEATS, 4, 0.936),
+            Fault(1.479, Kind.RELAY_REPEATS, 97, 0.372),
+            Fault(1.943, Kind.RELAY_REPEATS, 62, 0.387),
+            Fault(3.791, Kind.STORE_LOST, 64, 0.763),
+            Fault(16.902, Kind.REPLAY_LOST, 37, 0.137),
+        ),
+    )
+    assert play(plan).violation == ""

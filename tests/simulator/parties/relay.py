@@ -59,8 +59,8 @@ class RelayProcess(SessionProcess):
         """Openings of rounds at which it sends its sums again."""
         self.on_back: Callable[[], None] | None = None
         """Called once, when a round opens that is before the one that it has opened."""
-        self._sums: deque[tuple[GradientUpload, bytes]] = deque(maxlen=_MOST_SUMS)
-        """What it has sent, and at which basis."""
+        self._sums: deque[tuple[GradientUpload, str, bytes]] = deque(maxlen=_MOST_SUMS)
+        """What it has sent, in which run, and at which basis."""
         self.loop: MachineLoop[RelayState, Event, Command] | None = None
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
@@ -241,22 +241,22 @@ class RelayProcess(SessionProcess):
             self._repeat()
 
     def _repeat(self) -> None:
-        """Sends its sums again, but for those at a basis that a coordinator has taken back."""
+        """Sends its sums again, but for those of another run, or at a basis that a coordinator has taken back."""
         state = self.state
         if state.stamp is None or state.basis is None or state.join is None:
             return
-        number, basis = state.stamp.round, state.basis.tobytes()
+        run, number, basis = state.stamp.run_id, state.stamp.round, state.basis.tobytes()
         self._sums = deque(
             (
-                (each, at)
-                for each, at in self._sums
-                if each.round < number or (each.round == number and at == basis)
+                (each, of, at)
+                for each, of, at in self._sums
+                if of == run and (each.round < number or (each.round == number and at == basis))
             ),
             maxlen=_MOST_SUMS,
         )
         if self.repeats and state.phase is session.Phase.ACTIVE and self.connection is not None:
             self.repeats -= 1
-            for again, _ in self._sums:
+            for again, *_ in self._sums:
                 if set(again.agent_ids) <= set(state.join.agent_ids):
                     self.connection.send(0, self._as_joined(again))
 
@@ -275,8 +275,8 @@ class RelayProcess(SessionProcess):
         """An upload over all agents names none."""
         if not isinstance(message, GradientUpload):
             return message
-        if self.state.basis is not None:
-            self._sums.append((message, self.state.basis.tobytes()))
+        if self.state.basis is not None and self.state.stamp is not None:
+            self._sums.append((message, self.state.stamp.run_id, self.state.basis.tobytes()))
         return self._as_joined(message)
 
     def _as_joined(self, message: GradientUpload) -> GradientUpload:
