@@ -65,7 +65,7 @@ swarm-test: $(VENV)/ready-e2e  ## Kill and drain machines of a real Docker Swarm
 	  echo "left out: the tests of Docker Swarm, for Docker's engine cannot be had; start one, then: make swarm-test"; fi
 
 # They mostly wait: for nodes to be given up, and groups to be started elsewhere.
-engines-test: $(VENV)/ready-e2e .venv-ray/ready  ## Kill nodes of a real Swarm, Slurm and Ray at the same time: `swarm-test`, `slurm-test` and `ray-test` (root; four minutes)
+engines-test: $(VENV)/ready-e2e .venv-ray/ready  ## Kill nodes of a real Swarm, Slurm and Ray at the same time: `swarm-test`, `slurm-test` and `ray-test` (root; six minutes)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target swarm-test slurm-test ray-test
 
 kubernetes-test: $(VENV)/ready-e2e $(VENV)/ready-helm  ## Kill, drain and upgrade on a real Kubernetes 1.20 of three network namespaces (root); builds it once, in ten minutes of a core
